@@ -1,0 +1,40 @@
+"""Time as a parameter. Nothing in Gridtide reads a clock that was not handed to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Seconds since the epoch that never run backwards while a process lives."""
+
+    def now(self) -> float:
+        """The present time."""
+        ...
+
+
+class SystemClock:
+    """Wall time at the start, carried on by the monotonic clock: a step of the wall clock moves nothing.
+
+    Waiting is done with ``asyncio.sleep`` and ``asyncio.timeout``, which use the loop's monotonic time.
+    """
+
+    def __init__(self) -> None:
+        self._base = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        """The present time."""
+        return self._base + time.monotonic()
+
+
+class LoopClock:
+    """The running event loop's own time on top of an epoch: virtual time under a virtual loop."""
+
+    def __init__(self, epoch: float = 1_700_000_000.0) -> None:
+        self._epoch = epoch
+
+    def now(self) -> float:
+        """The present time. RuntimeError outside a running loop."""
+        return self._epoch + asyncio.get_running_loop().time()

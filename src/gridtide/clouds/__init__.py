@@ -1,0 +1,1 @@
+"""Clouds: where machines come from. See :mod:`gridtide.clouds.protocol`."""

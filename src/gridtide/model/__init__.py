@@ -1,0 +1,1 @@
+"""The nouns of Gridtide: frozen values without behaviour of their own. Imports nothing from the other rooms."""

@@ -1,0 +1,81 @@
+"""Waiting work, counted by shape, and the nodes of a queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gridtide.model.ids import GroupName, ShapeName, WorkerId
+from gridtide.model.resources import Resources, Shape
+
+Attribute = str | int | float | bool
+OfferKey = tuple[GroupName, ShapeName]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A machine that a group could launch, as a job's requirements see it before it exists.
+
+    ``attributes`` are what the machine will advertise besides its resources (group, site, architecture ...).
+    """
+
+    group: GroupName
+    shape: Shape
+    attributes: Mapping[str, Attribute]
+
+    @property
+    def key(self) -> OfferKey:
+        """What demand rows refer to."""
+        return (self.group, self.shape.name)
+
+
+@dataclass(frozen=True, slots=True)
+class DemandRow:
+    """``count`` waiting jobs that look alike to the scheduler."""
+
+    need: Resources
+    count: int
+    oldest_since: float
+    """When the one that waits longest began to wait."""
+    runs_on: frozenset[OfferKey]
+    """The offers whose machines satisfy the jobs' requirements (resources included)."""
+    label: str
+    """How a person would name these jobs in one line, e.g. ``1 core, 2 GiB memory; Requirements: Arch == "X86_64"``."""
+    walltime: float | None = None
+    """Seconds that each may run, None when the queue does not know."""
+
+
+Demand = tuple[DemandRow, ...]
+
+
+class NodeState(StrEnum):
+    """What the queue says of a node."""
+
+    ACCEPTING = "accepting"
+    DRAINING = "draining"
+    """Takes no new job; at least one may still run."""
+    DRAINED = "drained"
+    """Takes no new job and runs none, says the queue."""
+    UNAVAILABLE = "unavailable"
+    """Listed, but down, unknown or out of contact. Not evidence of anything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine as the queue sees it, with all its slots."""
+
+    name: str
+    worker: WorkerId | None
+    """None for nodes that are not ours; they are seen, never touched."""
+    state: NodeState
+    total: Resources
+    free: Resources
+    """What jobs could still take. Counts as supply only while ACCEPTING."""
+    running: int
+    """Jobs attributed to the node, from every witness the queue has. Claimed but idle slots count as running."""
+    idle_since: float | None
+    """Since when it runs nothing; None while it runs something or when the queue does not know."""
+
+
+Nodes = tuple[Node, ...]

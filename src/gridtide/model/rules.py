@@ -1,0 +1,109 @@
+"""What the site file says, as plain values for the planner. ``gridtide.site`` makes them; nothing else does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from gridtide.model.demand import Attribute
+from gridtide.model.ids import CloudName, Generation, GroupName, QueueName, ShapeName
+from gridtide.model.machines import Quota
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """Follow the queue. With the defaults: one look, no waiting, as many machines as the waiting jobs fill.
+
+    The five parameters are elastiq's (seeds-digest section 5), whose own defaults were 10, 100 s, 4, 3600 s, 600 s.
+    """
+
+    threshold: int = 0
+    """Start workers only when more than this many jobs wait."""
+    waiting_time: float = 0.0
+    """... and have done so without a break for this many seconds."""
+    jobs_per_worker: int | None = None
+    """None: computed from the shapes."""
+    idle_for: float = 300.0
+    """Seconds without a job before a worker is drained."""
+    deploy_time: float | None = None
+    """A worker that was requested longer ago than this and has not joined no longer counts against demand
+    (it counts against the maximum until it is gone). None: it counts until its join deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class PerJobPolicy:
+    """One single-use worker for each waiting job (AliEC2, seeds-digest section 1)."""
+
+    idle_for: float = 300.0
+    """A single-use worker that got no job for so long is drained: its job was cancelled or ran elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPolicy:
+    """A constant number of workers, whatever waits."""
+
+    count: int
+
+
+Policy = QueuePolicy | PerJobPolicy | FixedPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRules:
+    """One group of the site file."""
+
+    name: GroupName
+    queue: QueueName
+    clouds: tuple[CloudName, ...]
+    """In order of preference."""
+    shapes: tuple[ShapeName, ...]
+    """In order of preference; empty: every shape that the cloud offers."""
+    generation: Generation
+    minimum: int
+    maximum: int
+    policy: Policy
+    join_deadline: float = 600.0
+    """Seconds from launch to join after which a worker is given up."""
+    lease: float = 600.0
+    """Seconds without contact after which a worker must drain itself."""
+    attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
+    """What its workers advertise to the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudRules:
+    """One cloud of the site file, as far as planning is concerned."""
+
+    name: CloudName
+    quota: Quota
+    settle: float
+    """Seconds for which a machine that was made may be missing from the cloud's listing. Too small a value
+    makes a lost answer look like a refused launch."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRules:
+    """All of it."""
+
+    name: str
+    groups: Mapping[GroupName, GroupRules]
+    clouds: Mapping[CloudName, CloudRules]
+    queues: tuple[QueueName, ...]
+    warmup: float = 60.0
+    """Seconds after the start for which a group waits for the first reading of *each* of its clouds; afterwards
+    a cloud that has never answered only blocks what depends on it. Its queue is always waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What operators asked of a group; kept in the store. None: as in the site file."""
+
+    minimum: int | None = None
+    maximum: int | None = None
+    desired: int | None = None
+    """A pinned number of workers: demand is ignored until it is taken back."""
+    hold: bool = False
+    """Launch nothing and drain nothing."""
+    closing: bool = False
+    """Launch nothing, drain everything (``gridtide down``)."""

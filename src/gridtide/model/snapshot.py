@@ -1,0 +1,78 @@
+"""All that one cycle knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gridtide.model.demand import Demand, Nodes
+from gridtide.model.ids import CloudName, GroupName, QueueName, ShapeName, WorkerId, Zone
+from gridtide.model.machines import Machines
+from gridtide.model.readings import Reading
+from gridtide.model.resources import Shape
+from gridtide.model.rules import Wishes
+from gridtide.model.workers import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """What is known of one queue."""
+
+    demand: Reading[Demand]
+    nodes: Reading[Nodes]
+
+
+@dataclass(frozen=True, slots=True)
+class OfferHealth:
+    """What the breaker says of one (zone, shape) of a cloud. Offers without an entry are healthy."""
+
+    allowed: int
+    """How many launches may be tried now: 0 while it is open, 1 for the half-open probe."""
+    until: float
+    """When it may be probed next."""
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloudView:
+    """What is known of one cloud."""
+
+    machines: Reading[Machines]
+    shapes: Reading[tuple[Shape, ...]]
+    zones: tuple[Zone | None, ...] = (None,)
+    """In order of preference; (None,) where the cloud has no zones."""
+    health: Mapping[tuple[Zone | None, ShapeName], OfferHealth] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A worker's own word, from the life-cycle service. A second witness: it can forbid, never authorise."""
+
+    at: float
+    running: int
+    load: float
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMemory:
+    """What a policy must remember from one cycle to the next. Lost on restart, which only makes it wait again."""
+
+    waiting_since: float | None = None
+    """Since when the number of waiting jobs has been above the threshold without a break."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Input of the planner, beside the site's rules. ``now`` is the only time there is."""
+
+    now: float
+    started: float
+    """When this controller began to lead."""
+    queues: Mapping[QueueName, QueueView]
+    clouds: Mapping[CloudName, CloudView]
+    workers: Mapping[WorkerId, Worker]
+    """All but the GONE ones."""
+    heartbeats: Mapping[WorkerId, Heartbeat]
+    wishes: Mapping[GroupName, Wishes]
+    memory: Mapping[GroupName, GroupMemory]

@@ -1,0 +1,1 @@
+"""Queues: where jobs wait and workers register. See :mod:`gridtide.queues.protocol`."""

@@ -1,0 +1,1 @@
+"""Virtual time: the production controller, run faster than the clock on the wall."""
