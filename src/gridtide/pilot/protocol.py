@@ -217,8 +217,10 @@ class Pilot(Protocol):
     async def append_log(
         self, worker: WorkerId, job: JobId, attempt: int, stream: str, offset: int, data: bytes
     ) -> int:
-        """Keep output of ``stdout`` or ``stderr``; returns the length now kept. Bytes that are already there are ignored;
-        a gap is a Conflict that names the length kept."""
+        """Keep output of ``stdout`` or ``stderr``; returns the length now kept.
+
+        Bytes that are already there are ignored; a gap is a Conflict that names the length kept.
+        """
         ...
 
     async def output_path(self, worker: WorkerId, job: JobId, attempt: int, name: str) -> Path:
@@ -306,6 +308,8 @@ class Pilot(Protocol):
     # --- upkeep
 
     async def sweep(self) -> float | None:
-        """Give up attempts whose worker has been silent longer than the lease *while this service was up*: requeue their
-        jobs, or fail them after too many losses. Returns when to look again."""
+        """Give up attempts whose worker has been silent longer than the lease *while this service was up*.
+
+        Their jobs are requeued, or failed after too many losses. Returns when to look again.
+        """
         ...
