@@ -48,7 +48,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Undrain:
-    """Ask the queue to take the drain back; the worker becomes JOINED when the queue agrees."""
+    """Take the drain back (-> JOINED first, then the queue is asked; if it refuses, it lists the worker as draining)."""
 
     worker: WorkerId
     reason: Reason

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from gridtide.model.demand import Demand, Nodes
 from gridtide.model.ids import CloudName, GroupName, QueueName, ShapeName, WorkerId, Zone
@@ -76,3 +77,9 @@ class Snapshot:
     heartbeats: Mapping[WorkerId, Heartbeat]
     wishes: Mapping[GroupName, Wishes]
     memory: Mapping[GroupName, GroupMemory]
+    drain_acknowledged: Mapping[WorkerId, float] = field(default_factory=lambda: MappingProxyType({}))
+    """When the queue took the last drain order of a DRAINING worker. Missing: not (yet) known to have taken it.
+
+    Only a reading begun after this may call the worker drained: before it, an older order to take a drain back may
+    still be on its way, and a job could start behind a reading that looks drained and empty.
+    """
