@@ -48,7 +48,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Undrain:
-    """Take the drain back (-> JOINED first, then the queue is asked; if it refuses, it lists the worker as draining)."""
+    """Take the drain back (-> JOINED first, then the queue is asked; if it refuses, it lists a draining one)."""
 
     worker: WorkerId
     reason: Reason

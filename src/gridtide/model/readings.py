@@ -6,39 +6,40 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh(Generic[T]):
+class Fresh(Generic[T_co]):
     """A complete answer. ``started`` and ``finished`` are the times of the call.
 
     Only what was true somewhere between the two is known, so an order given after ``started`` may not show yet.
     """
 
-    value: T
+    value: T_co
     started: float
     finished: float
 
 
 @dataclass(frozen=True, slots=True)
-class Unconfirmed(Generic[T]):
+class Unconfirmed(Generic[T_co]):
     """A complete but implausible answer (a full pool that is suddenly empty): wants a second reading.
 
     ``last_good`` is what was believed before. Nothing may be started or ended on ``value`` alone.
     """
 
-    value: T
-    last_good: Fresh[T]
+    value: T_co
+    last_good: Fresh[T_co]
     started: float
     finished: float
     doubt: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stale(Generic[T]):
+class Stale(Generic[T_co]):
     """The source failed or is late since the last good answer, which may have been true then."""
 
-    last_good: Fresh[T]
+    last_good: Fresh[T_co]
     error: str
     failing_since: float
 

@@ -83,3 +83,8 @@ class Snapshot:
     Only a reading begun after this may call the worker drained: before it, an older order to take a drain back may
     still be on its way, and a job could start behind a reading that looks drained and empty.
     """
+    undrain_answered: Mapping[WorkerId, float] = field(default_factory=lambda: MappingProxyType({}))
+    """When the queue answered the order to take a drain back, of JOINED workers with cause LOAD_RETURNED.
+
+    Only a reading begun after this may call such a worker draining (by itself) again. Missing: not answered yet.
+    """

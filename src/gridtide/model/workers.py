@@ -63,7 +63,7 @@ TRANSITIONS: Final[Mapping[tuple[WorkerState, WorkerState], str]] = MappingProxy
         (_S.JOINED, _S.DRAINING): "a drain is ordered, or the queue says that the worker drains by itself",
         (_S.JOINED, _S.FAILED): "the cloud says that the machine is broken, stopped or gone",
         (_S.JOINED, _S.TERMINATING): "an operator forced it",
-        (_S.DRAINING, _S.JOINED): "the load came back: recorded before the queue is asked, so that older evidence is void",
+        (_S.DRAINING, _S.JOINED): "the load came back: recorded before the queue is asked, which voids older evidence",
         (_S.DRAINING, _S.DRAINED): "a reading begun after the drain lists it as drained and attributes no job to it",
         (_S.DRAINING, _S.FAILED): "the cloud says that the machine is broken, stopped or gone",
         (_S.DRAINING, _S.TERMINATING): "an operator forced it",

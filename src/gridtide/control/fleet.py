@@ -1,0 +1,132 @@
+"""The workers as this controller knows them: a copy of the store's, which only this process changes while it leads.
+
+Every change is committed first and seen afterwards, under one lock, so that nobody acts on what is not yet recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from gridtide.control.lease import LeaseKeeper
+from gridtide.errors import NotFound
+from gridtide.model.demand import Attribute
+from gridtide.model.ids import GroupName, WorkerId
+from gridtide.model.reasons import Cause, Reason
+from gridtide.model.rules import Wishes
+from gridtide.model.snapshot import Heartbeat
+from gridtide.model.workers import Worker, WorkerState
+from gridtide.store.ports import AddWorker, Change, Event, FleetStore, SetWishes, UpdateWorker
+
+Decide = Callable[[Mapping[WorkerId, Worker]], Sequence[Change]]
+
+
+class Fleet:
+    """``workers`` holds all that are not GONE."""
+
+    def __init__(self, store: FleetStore, keeper: LeaseKeeper) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._lock = asyncio.Lock()
+        self.workers: dict[WorkerId, Worker] = {}
+        self.wishes: dict[GroupName, Wishes] = {}
+        self.heartbeats: dict[WorkerId, Heartbeat] = {}
+        self.drain_acknowledged: dict[WorkerId, float] = {}
+        self.undrain_answered: dict[WorkerId, float] = {}
+
+    async def load(self, now: float) -> None:
+        """Read everything anew, at the beginning of a lead.
+
+        Drains count as not acknowledged, so they are ordered again; an undrain of the process before counts as answered:
+        if the queue never heard of it, it lists the worker as draining, and that is then believed.
+        """
+        async with self._lock:
+            self.workers = {worker.id: worker for worker in await self._store.workers()}
+            self.wishes = dict(await self._store.wishes())
+            self.heartbeats = {}
+            self.drain_acknowledged = {}
+            self.undrain_answered = {
+                worker.id: now for worker in self.workers.values() if worker.state is WorkerState.JOINED
+            }
+
+    def get(self, worker: WorkerId) -> Worker:
+        """NotFound when there is none (any more)."""
+        try:
+            return self.workers[worker]
+        except KeyError:
+            raise NotFound(f"no worker {worker}", remedy="`gridtide workers` lists them") from None
+
+    async def change(self, decide: Decide) -> Sequence[Change]:
+        """Commit what ``decide`` makes of the present workers; returns what was committed.
+
+        ``decide`` sees the workers as they are at the moment of the commit, so it must drop what no longer applies.
+        """
+        async with self._lock:
+            changes = decide(self.workers)
+            if changes:
+                await self._store.commit(self._keeper.lease, changes)
+                for change in changes:
+                    self._apply(change)
+            return changes
+
+    async def join(
+        self,
+        worker: WorkerId,
+        *,
+        join_digest: bytes,
+        worker_digest: bytes,
+        now: float,
+        host: Mapping[str, Attribute],
+    ) -> Worker:
+        """See FleetStore.join."""
+        async with self._lock:
+            joined = await self._store.join(
+                self._keeper.lease,
+                worker,
+                join_digest=join_digest,
+                worker_digest=worker_digest,
+                now=now,
+                host=host,
+                reason=Reason(Cause.JOINED, "its machine traded the join token"),
+            )
+            self.workers[joined.id] = joined
+            return joined
+
+    def _apply(self, change: Change) -> None:
+        match change:
+            case AddWorker(worker=worker):
+                self.workers[worker.id] = worker
+            case UpdateWorker(worker=worker):
+                if worker.state is WorkerState.GONE:
+                    self.workers.pop(worker.id, None)
+                    self.heartbeats.pop(worker.id, None)
+                else:
+                    self.workers[worker.id] = worker
+                if worker.state is not WorkerState.DRAINING:
+                    self.drain_acknowledged.pop(worker.id, None)
+                if worker.state is not WorkerState.JOINED:
+                    self.undrain_answered.pop(worker.id, None)
+            case SetWishes(group=group, wishes=wishes):
+                self.wishes[group] = wishes
+            case Event():
+                pass
+
+
+def moved(worker: Worker, after: WorkerState, reason: Reason, now: float) -> Worker:
+    """The worker in its next state."""
+    return replace(worker, state=after, since=now, reason=reason)
+
+
+def event_of(worker: Worker, *, actor: str, now: float, evidence: Mapping[str, object] | None = None) -> Event:
+    """The audit line for the state that a worker has just entered."""
+    return Event(
+        at=now,
+        kind="worker",
+        subject=worker.id,
+        actor=actor,
+        reason=worker.reason,
+        text=worker.state.value,
+        evidence=dict(evidence or {}),  # type: ignore[arg-type]
+        group=worker.group,
+    )

@@ -1,0 +1,78 @@
+"""One controller leads; the others wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from gridtide.clock import Clock
+from gridtide.errors import Conflict, LeaseLost, StoreError
+from gridtide.store.ports import FleetStore, Lease, Owner
+
+log = structlog.get_logger("gridtide.lease")
+
+# A waiting controller looks this often, in seconds: it bounds how long a site is without a leader after a clean stop.
+_LOOK_EVERY = 0.5
+
+
+class LeaseKeeper:
+    """Takes the lease, renews it, and knows at any time whether it may still act."""
+
+    def __init__(
+        self, store: FleetStore, owner: Owner, lives: Callable[[Owner], bool | None], *, clock: Clock, seconds: float
+    ) -> None:
+        self._store = store
+        self._owner = owner
+        self._lives = lives
+        self._clock = clock
+        self._seconds = seconds
+        self._lease: Lease | None = None
+        self._good_until = float("-inf")
+
+    @property
+    def lease(self) -> Lease:
+        """The lease to commit with. LeaseLost when it was never taken, was lost, or could not be renewed in time."""
+        if self._lease is None or self._clock.now() >= self._good_until:
+            raise LeaseLost("this controller does not lead", remedy="another one may have taken over")
+        return self._lease
+
+    async def take(self, waiting: Callable[[str], None]) -> Lease:
+        """Wait until this process leads. ``waiting`` hears once who leads meanwhile."""
+        told = False
+        while True:
+            asked = self._clock.now()
+            current = await self._store.current_lease()
+            alive = None if current is None else self._lives(current.owner)
+            try:
+                lease = await self._store.take_lease(self._owner, now=asked, seconds=self._seconds, owner_lives=alive)
+            except Conflict as error:
+                if not told:
+                    waiting(str(error))
+                    told = True
+                await asyncio.sleep(_LOOK_EVERY)
+                continue
+            self._lease, self._good_until = lease, asked + self._seconds
+            log.info("leading", epoch=lease.epoch)
+            return lease
+
+    async def keep(self) -> None:
+        """Renew until cancelled. Raises LeaseLost when another one leads, or when no renewal succeeded in time."""
+        while True:
+            await asyncio.sleep(self._seconds / 4)
+            asked = self._clock.now()
+            try:
+                self._lease = await self._store.renew_lease(self.lease, now=asked, seconds=self._seconds)
+                self._good_until = asked + self._seconds
+            except LeaseLost:
+                self._lease = None
+                raise
+            except StoreError as error:
+                log.warning("lease not renewed", error=str(error), good_for=round(self._good_until - asked, 1))
+
+    async def release(self) -> None:
+        """Let the next one lead at once."""
+        if self._lease is not None:
+            lease, self._lease = self._lease, None
+            await self._store.release_lease(lease)
