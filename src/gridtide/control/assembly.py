@@ -49,5 +49,7 @@ class Assembly:
     """The user-data of a worker, given its join token. Raises GridtideError when it cannot be made."""
     images: Mapping[GroupName, str | None] = field(default_factory=lambda: _NO_IMAGES)
     timing: Timing = field(default_factory=Timing)
+    heartbeats: Mapping[GroupName, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Seconds between a worker's signs of life, where a group has its own figure."""
     planned_attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
     """What every machine of the site will advertise, whatever its group (architecture, operating system)."""

@@ -62,7 +62,6 @@ class CloudHands:
         cloud: Cloud,
         fleet: Fleet,
         breaker: Breaker,
-        settings: LaunchSettings,
         *,
         clock: Clock,
         random: Random,
@@ -72,7 +71,8 @@ class CloudHands:
         observe: Callable[[], None],
     ) -> None:
         self.cloud = cloud
-        self.settings = settings
+        self.settings: LaunchSettings
+        """Replaced when the site file changes."""
         self._fleet = fleet
         self._breaker = breaker
         self._clock = clock

@@ -38,8 +38,8 @@ class Fleet:
     async def load(self, now: float) -> None:
         """Read everything anew, at the beginning of a lead.
 
-        Drains count as not acknowledged, so they are ordered again; an undrain of the process before counts as answered:
-        if the queue never heard of it, it lists the worker as draining, and that is then believed.
+        Drains count as not acknowledged, so they are ordered again; an undrain of the process before counts as
+        answered: if the queue never heard of it, it lists the worker as draining, and that is then believed.
         """
         async with self._lock:
             self.workers = {worker.id: worker for worker in await self._store.workers()}

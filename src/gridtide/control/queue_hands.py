@@ -149,6 +149,11 @@ class QueueHands:
             failures += len(gone)
         return failures
 
+    def _still_draining(self, worker: WorkerId, since: float) -> bool:
+        """Whether it is in the very drain that was ordered: not taken back, nor drained anew, while the call ran."""
+        current = self._fleet.workers.get(worker)
+        return current is not None and current.state is WorkerState.DRAINING and current.since == since
+
     async def _call(
         self,
         what: str,

@@ -66,6 +66,8 @@ class Source(Generic[T]):
         self._backoff = Backoff(random)
         self._reading: Reading[T] = Missing("not read yet", clock.now())
         self._task: asyncio.Task[None] | None = None
+        self.attempted = asyncio.Event()
+        """Set once the first read has ended, well or not."""
         self._last_start = float("-inf")
         self._next_due = float("-inf")
         self._asked = False
@@ -98,6 +100,10 @@ class Source(Generic[T]):
         self._task = asyncio.create_task(self._read(), name=f"read {self.name}")
         return self._task
 
+    def adopt(self, before: Source[T]) -> None:
+        """Go on from another source's reading (the same driver, under a changed site file)."""
+        self._reading = before._reading
+
     async def stop(self) -> None:
         """Abandon the read that is under way."""
         if self._task is not None:
@@ -121,6 +127,8 @@ class Source(Generic[T]):
             self._failed(f"the driver failed: {type(error).__name__}: {error}", None)
         else:
             self._answered(Fresh(value, started, self._clock.now()))
+        finally:
+            self.attempted.set()
 
     def _answered(self, answer: Fresh[T]) -> None:
         self._backoff.succeeded()

@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. The rest is for those who work on Gridtide.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DATA ?=
+
+.PHONY: demo test lint unit bench bench-quick mutate lock clean help
+
+help:
+	@echo "make demo [DATA=FILE]  start a site, run a real analysis on it, report"
+	@echo "make test              all checks and tests"
+	@echo "make unit              the tests that take seconds"
+	@echo "make bench             the figures, into benchmarks/latest.json"
+	@echo "make mutate            mutation score of planning/ and model/"
+	@echo "make lock              renew requirements.lock from pyproject.toml"
+
+$(READY): requirements.lock pyproject.toml tools/prepare.sh
+	sh tools/prepare.sh "$(PYTHON)"
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python demo/run.py $(if $(DATA),--data "$(DATA)")
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/pytest tests/unit tests/scenarios -n auto
+
+test: lint
+	sh tools/test.sh
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(READY)
+	$(BIN)/python -m benchmarks --quick
+
+mutate: $(READY)
+	$(BIN)/python tools/mutate.py
+
+lock:
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --allow-unsafe --quiet --output-file requirements.lock
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis mutants build var

@@ -1,0 +1,453 @@
+"""The loop: observe, plan, act, until told to stop.
+
+It is driven by events (a job submitted, an answer arrived, a timer of the plan ran out), batched over a short window.
+It owns no state that the store, the queues and the clouds do not have: a new process goes on where an old one was
+killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+import structlog
+
+from gridtide.clock import Clock
+from gridtide.control import explaining, operating
+from gridtide.control.api import AliveAnswer, Cycle, Explanation, JoinAnswer
+from gridtide.control.assembly import Assembly
+from gridtide.control.breaker import Breaker
+from gridtide.control.cloud_hands import CloudHands, LaunchSettings
+from gridtide.control.fleet import Fleet
+from gridtide.control.lease import LeaseKeeper
+from gridtide.control.observing import Observer
+from gridtide.control.queue_hands import QueueHands
+from gridtide.control.recording import Record, Recorder
+from gridtide.control.tokens import MakeSecret, digest, new_worker_id, same
+from gridtide.errors import AccessDenied, Conflict, LeaseLost, StoreError
+from gridtide.model.actions import Plan
+from gridtide.model.demand import Attribute
+from gridtide.model.ids import CloudName, GroupName, MachineId, QueueName, WorkerId
+from gridtide.model.readings import Fresh, Missing, last_known
+from gridtide.model.reasons import Cause
+from gridtide.model.rules import SiteRules, Wishes
+from gridtide.model.snapshot import GroupMemory, Heartbeat, Snapshot
+from gridtide.model.workers import Worker, WorkerState
+from gridtide.pilot.protocol import Order
+from gridtide.planning import plan
+from gridtide.store.ports import Change, Event, FleetStore
+
+log = structlog.get_logger("gridtide.controller")
+
+# After a cycle that failed (a store that is down, a fault of ours) the next one starts after this many seconds.
+_AFTER_FAULT = 1.0
+# For a worker whose group has left the site file: as long as the default of those that are in it.
+_LEASE_WITHOUT_GROUP = 600.0
+_ORDERS = {
+    WorkerState.DRAINING: Order.DRAIN,
+    WorkerState.DRAINED: Order.STOP,
+    WorkerState.FAILED: Order.DRAIN,
+    WorkerState.TERMINATING: Order.STOP,
+}
+
+
+class Controller:
+    """Implements :class:`gridtide.control.api.SiteControl`."""
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        store: FleetStore,
+        keeper: LeaseKeeper,
+        *,
+        clock: Clock,
+        random: Random,
+        make_secret: MakeSecret,
+        reread: Callable[[], tuple[Assembly, str]] | None = None,
+    ) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._clock = clock
+        self._random = random
+        self._make_secret = make_secret
+        self._reread = reread
+        self._fleet = Fleet(store, keeper)
+        self._breakers: dict[CloudName, Breaker] = {}
+        self._awake = asyncio.Event()
+        self._number = 0
+        self._cycle: Cycle | None = None
+        self._memory: Mapping[GroupName, GroupMemory] = {}
+        self._known_strays: set[MachineId] = set()
+        self._compared: dict[QueueName, float] = {}
+        self._started = clock.now()
+        self._cloud_hands: dict[CloudName, CloudHands] = {}
+        self._queue_hands: dict[QueueName, QueueHands] = {}
+        self._assemble(assembly)
+
+    # --- the loop
+
+    async def lead(self) -> None:
+        """Run for as long as this process holds the lease (already taken). Raises LeaseLost; stops when cancelled."""
+        await self._fleet.load(self._clock.now())
+        self._started = self._clock.now()
+        self._known_strays.clear()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keeper.keep(), name="lease")
+                tasks.create_task(self._loop(), name="loop")
+        except* LeaseLost as lost:
+            raise lost.exceptions[0] from None
+        finally:
+            await self._stop_hands()
+
+    async def _loop(self) -> None:
+        while True:
+            try:
+                await self.run_cycle()
+                pause = 0.0
+            except LeaseLost:
+                raise
+            except StoreError as error:
+                log.warning("cycle not recorded", error=str(error))
+                pause = _AFTER_FAULT
+            # The barrier of the loop: a fault in planning one snapshot must not end the observation of the next.
+            except Exception:
+                log.exception("cycle failed")
+                pause = _AFTER_FAULT
+            await asyncio.sleep(pause)
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Until something happens or a timer runs out, and then for what happens in the same window."""
+        until = min(
+            self._observer.next_due(),
+            (self._cycle.plan.look_again if self._cycle is not None else None) or float("inf"),
+            *(attempt for hands in self._all_hands() if (attempt := hands.next_attempt()) is not None),
+            float("inf"),
+        )
+        remaining = until - self._clock.now()
+        if remaining > 0:
+            try:
+                async with asyncio.timeout(remaining if remaining != float("inf") else None):
+                    await self._awake.wait()
+            except TimeoutError:
+                pass
+        await asyncio.sleep(self._assembly.timing.batch)
+
+    async def run_cycle(self) -> Cycle:
+        """One round: read what is due, plan, record, give the orders."""
+        began = self._clock.now()
+        await self._observer.observe()
+        self._awake.clear()  # what has happened so far is in this snapshot
+        snapshot = self._snapshot()
+        self._compare_drains(snapshot)
+        decided = plan(snapshot, self._assembly.rules)
+        record = await self._commit(snapshot, decided)
+        self._memory = decided.memory
+        self._number += 1
+        self._cycle = Cycle(self._number, snapshot, decided, self._clock.now() - began)
+        self._follow(snapshot, decided, record)
+        return self._cycle
+
+    def _snapshot(self) -> Snapshot:
+        now = self._clock.now()
+        fleet = self._fleet
+        return Snapshot(
+            now=now,
+            started=self._started,
+            queues=self._observer.queue_views(now),
+            clouds=self._observer.cloud_views(now, self._breakers),
+            workers=dict(fleet.workers),
+            heartbeats=dict(fleet.heartbeats),
+            wishes=dict(fleet.wishes),
+            memory=self._memory,
+            drain_acknowledged=dict(fleet.drain_acknowledged),
+            undrain_answered=dict(fleet.undrain_answered),
+        )
+
+    def _compare_drains(self, snapshot: Snapshot) -> None:
+        for name, view in snapshot.queues.items():
+            if isinstance(view.nodes, Fresh) and view.nodes.started > self._compared.get(name, float("-inf")):
+                self._compared[name] = view.nodes.started
+                self._queue_hands[name].compare(view.nodes)
+
+    async def _commit(self, snapshot: Snapshot, decided: Plan) -> Record:
+        made: list[Record] = []
+
+        def decide(workers: Mapping[WorkerId, Worker]) -> Sequence[Change]:
+            recorder = Recorder(
+                snapshot,
+                self._assembly.rules,
+                workers,
+                now=self._clock.now(),
+                new_id=lambda group: new_worker_id(group, self._random),
+                known_strays=self._known_strays,
+            )
+            for action in decided.actions:
+                recorder.take(action)
+            recorder.record.changes += operating.learned_machines(workers, snapshot)
+            made.append(recorder.record)
+            return recorder.record.changes
+
+        await self._fleet.change(decide)
+        return made[-1]
+
+    def _follow(self, snapshot: Snapshot, decided: Plan, record: Record) -> None:
+        """Start the calls that the recorded plan asks for. None of them is waited for."""
+        now = self._clock.now()
+        for worker in record.failed:
+            if worker.reason.cause is Cause.NEVER_JOINED and worker.launched is not None:
+                key = (worker.zone, worker.shape.name)
+                self._breakers[worker.cloud].never_joined(key, worker.launched, now, str(worker.reason))
+        for worker_id in record.undrain:
+            self._hands_of(self._fleet.workers.get(worker_id), QueueHands.undrain)
+        for worker in record.gone:
+            if worker.cloud in self._breakers:
+                self._breakers[worker.cloud].ended(worker.id)
+            self._hands_of(worker, QueueHands.forget)
+        for name, hands in self._cloud_hands.items():
+            if self._observed(snapshot, name):
+                hands.launch_intended()
+                hands.terminate([*self._ending_machines(snapshot, name), *record.strays.get(name, ())])
+        for queue_hands in self._queue_hands.values():
+            queue_hands.kick()
+
+    def _observed(self, snapshot: Snapshot, name: CloudName) -> bool:
+        """Whether this cloud, and the queues of its groups, have been read since the start (DESIGN 1.2)."""
+        queues = {group.queue for group in self._assembly.rules.groups.values() if name in group.clouds}
+        readings = [snapshot.clouds[name].machines, *(snapshot.queues[queue].nodes for queue in queues)]
+        return not any(isinstance(reading, Missing) for reading in readings)
+
+    def _ending_machines(self, snapshot: Snapshot, name: CloudName) -> list[MachineId]:
+        ending = {
+            worker.id: worker.machine
+            for worker in self._fleet.workers.values()
+            if worker.state is WorkerState.TERMINATING and worker.cloud == name
+        }
+        listed = last_known(snapshot.clouds[name].machines)
+        tagged = [machine.id for machine in listed.value if machine.worker in ending] if listed is not None else []
+        return [*tagged, *(machine for machine in ending.values() if machine is not None)]
+
+    def _hands_of(self, worker: Worker | None, order: Callable[[QueueHands, WorkerId], None]) -> None:
+        rules = None if worker is None else self._assembly.rules.groups.get(worker.group)
+        if worker is not None and rules is not None:
+            order(self._queue_hands[rules.queue], worker.id)
+
+    # --- putting together
+
+    def _assemble(self, assembly: Assembly) -> list[CloudHands | QueueHands]:
+        """Sources and hands for these drivers. Hands (and breakers) of drivers that stay are kept with what they are
+        doing; those of the others are returned, to be stopped."""
+        old = self._all_hands()
+        self._assembly = assembly
+        self._observer = Observer(assembly, clock=self._clock, random=self._random, changed=self.wake)
+        clouds = {hands.cloud: hands for hands in self._cloud_hands.values()}
+        queues = {hands.queue: hands for hands in self._queue_hands.values()}
+        self._cloud_hands = {
+            name: clouds.get(cloud) or self._make_cloud_hands(name) for name, cloud in assembly.clouds.items()
+        }
+        self._queue_hands = {
+            name: queues.get(queue) or self._make_queue_hands(name) for name, queue in assembly.queues.items()
+        }
+        settings = LaunchSettings(
+            assembly.render,
+            assembly.images.get,
+            assembly.rules.groups.get,
+            assembly.timing.launch_deadline,
+            assembly.timing.call_deadline,
+        )
+        for hands in self._cloud_hands.values():
+            hands.settings = settings
+        kept = self._all_hands()
+        return [hands for hands in old if hands not in kept]
+
+    def _make_cloud_hands(self, name: CloudName) -> CloudHands:
+        return CloudHands(
+            self._assembly.clouds[name],
+            self._fleet,
+            self._breakers.setdefault(name, Breaker()),
+            clock=self._clock,
+            random=self._random,
+            make_secret=self._make_secret,
+            may_act=self._check_lease,
+            happened=self.wake,
+            observe=lambda: self._observer.ask_cloud(name),
+        )
+
+    def _make_queue_hands(self, name: QueueName) -> QueueHands:
+        def mine(worker: WorkerId) -> bool:
+            group = self._assembly.rules.groups.get(self._fleet.workers[worker].group)
+            return group is not None and group.queue == name
+
+        return QueueHands(
+            self._assembly.queues[name],
+            self._fleet,
+            mine=mine,
+            deadline=self._assembly.timing.call_deadline,
+            clock=self._clock,
+            random=self._random,
+            may_act=self._check_lease,
+            happened=self.wake,
+            observe=lambda: self._observer.ask_queue(name),
+        )
+
+    def _check_lease(self) -> None:
+        _ = self._keeper.lease
+
+    def _all_hands(self) -> list[CloudHands | QueueHands]:
+        return [*self._cloud_hands.values(), *self._queue_hands.values()]
+
+    async def _stop_hands(self) -> None:
+        await asyncio.gather(self._observer.stop(), *(hands.stop() for hands in self._all_hands()))
+
+    # --- what the service asks (gridtide.control.api.SiteControl)
+
+    @property
+    def rules(self) -> SiteRules:
+        """The rules in force."""
+        return self._assembly.rules
+
+    @property
+    def store(self) -> FleetStore:
+        """For history, events and tokens."""
+        return self._store
+
+    @property
+    def workers(self) -> Mapping[WorkerId, Worker]:
+        """All that are not GONE."""
+        return self._fleet.workers
+
+    @property
+    def cycle(self) -> Cycle | None:
+        """The last one that ended."""
+        return self._cycle
+
+    def wake(self, why: str) -> None:
+        """Look again soon. ``why`` may name a source, queue or cloud; those it names are read again."""
+        log.debug("wake", why=why)
+        self._awake.set()
+
+    def queue_changed(self, name: QueueName) -> None:
+        """A queue that can say so tells that its jobs or nodes have changed."""
+        self._observer.ask_queue(name)
+        self._awake.set()
+
+    async def dry_run(self) -> Cycle:
+        """What the next cycle would do, from the readings at hand."""
+        began = self._clock.now()
+        snapshot = self._snapshot()
+        return Cycle(self._number + 1, snapshot, plan(snapshot, self._assembly.rules), self._clock.now() - began)
+
+    async def join(
+        self, worker: WorkerId, join_secret: str, worker_secret: str, host: Mapping[str, Attribute]
+    ) -> JoinAnswer:
+        """Admit a machine. A repeated request gets the same answer."""
+        joined = await self._fleet.join(
+            worker,
+            join_digest=digest(join_secret),
+            worker_digest=digest(worker_secret),
+            now=self._clock.now(),
+            host=host,
+        )
+        group = self._assembly.rules.groups.get(joined.group)
+        if group is None:
+            raise Conflict(f"group {joined.group} is not in the site file any more", where=joined.id)
+        orders = await self._assembly.queues[group.queue].join(joined, host)
+        if joined.launched is not None:
+            self._breakers[joined.cloud].joined((joined.zone, joined.shape.name), joined.launched)
+        self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), 0, 0.0, draining=False)
+        self.queue_changed(group.queue)
+        return JoinAnswer(joined, group.lease, self._heartbeat(joined), orders)
+
+    def _heartbeat(self, worker: Worker) -> float:
+        return self._assembly.heartbeats.get(worker.group, self._assembly.timing.heartbeat)
+
+    async def check_worker(self, worker: WorkerId, secret: str) -> None:
+        """AccessDenied unless the secret is the worker's own."""
+        stored = await self._store.worker_token(worker)
+        # Compared even when there is none, so that both refusals take the same time.
+        if not same(secret, stored or digest("")) or stored is None:
+            raise AccessDenied("this is no worker's token", remedy="a worker that is gone has no rights any more")
+
+    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+        """Note a sign of life; answer with orders."""
+        known = self._fleet.get(worker)
+        self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), running, load, draining)
+        group = self._assembly.rules.groups.get(known.group)
+        lease = group.lease if group is not None else _LEASE_WITHOUT_GROUP
+        return AliveAnswer(_ORDERS.get(known.state, Order.CONTINUE), lease, self._heartbeat(known))
+
+    async def done(self, worker: WorkerId, text: str) -> None:
+        """The worker says that it runs nothing and shuts down."""
+        known = self._fleet.get(worker)
+        now = self._clock.now()
+        self._fleet.heartbeats[worker] = Heartbeat(now, 0, 0.0, draining=True)
+        said = Event(now, "worker", worker, f"worker:{worker}", None, f"says it is done: {text}", group=known.group)
+        await self._fleet.change(lambda _: [said])
+        self._observer.ask_cloud(known.cloud)
+        group = self._assembly.rules.groups.get(known.group)
+        if group is not None:
+            self.queue_changed(group.queue)
+
+    async def set_wishes(self, group: GroupName, wishes: Wishes, *, actor: str) -> None:
+        """Change what operators want of a group."""
+        changes = operating.wishes_changes(self._assembly.rules, group, wishes, actor=actor, now=self._clock.now())
+        await self._fleet.change(lambda _: changes)
+        self.wake("wishes")
+
+    async def drain(self, workers: Sequence[WorkerId], *, force: bool, actor: str) -> None:
+        """Operators' order to drain, or to end, these."""
+        now = self._clock.now()
+        await self._fleet.change(lambda known: operating.drain_changes(known, workers, force, actor=actor, now=now))
+        self.wake("operator drains")
+
+    async def undrain(self, workers: Sequence[WorkerId], *, actor: str) -> None:
+        """Take such an order back."""
+        now = self._clock.now()
+        await self._fleet.change(lambda known: operating.undrain_changes(known, workers, actor=actor, now=now))
+        for worker in workers:
+            self._hands_of(self._fleet.workers.get(worker), QueueHands.undrain)
+        self.wake("operator takes drains back")
+
+    async def explain(self, subject: str) -> Explanation:
+        """Of a worker or group."""
+        wishes = self._fleet.wishes.get(GroupName(subject), Wishes())
+        return await explaining.explain(
+            subject,
+            rules=self._assembly.rules,
+            cycle=self._cycle,
+            store=self._store,
+            wishes=wishes,
+            now=self._clock.now(),
+        )
+
+    async def close_site(self, *, actor: str) -> None:
+        """Launch nothing more and drain all."""
+        await self._set_closing(True, actor=actor)
+
+    async def open_site(self, *, actor: str) -> None:
+        """Undo :meth:`close_site`, at the start of a site that was closed."""
+        await self._set_closing(False, actor=actor)
+
+    async def _set_closing(self, closing: bool, *, actor: str) -> None:
+        changes = operating.closing_changes(
+            self._assembly.rules, self._fleet.wishes, closing, actor=actor, now=self._clock.now()
+        )
+        await self._fleet.change(lambda _: changes)
+        self.wake("closing" if closing else "opening")
+
+    async def reload(self) -> str:
+        """Read the site file again. SiteFileError leaves everything as it was."""
+        if self._reread is None:
+            raise Conflict("this site was not started from a file")
+        assembly, told = self._reread()
+        operating.check_no_orphans(assembly, self._fleet.workers)
+        before = self._observer
+        retired = self._assemble(assembly)
+        self._observer.adopt(before)
+        await asyncio.gather(before.stop(), *(hands.stop() for hands in retired))
+        now = self._clock.now()
+        await self._fleet.change(lambda _: [Event(now, "site", assembly.rules.name, "controller", None, told)])
+        self.wake("site file")
+        return told

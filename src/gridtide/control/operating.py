@@ -1,0 +1,140 @@
+"""What operators' orders change in the records. Pure: the workers as they are, the order, the changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from gridtide.control.assembly import Assembly
+from gridtide.control.fleet import event_of, moved
+from gridtide.errors import Conflict, InvalidRequest, NotFound, SiteFileError
+from gridtide.model.ids import GroupName, WorkerId
+from gridtide.model.readings import Fresh
+from gridtide.model.reasons import Cause, Reason
+from gridtide.model.rules import SiteRules, Wishes
+from gridtide.model.snapshot import Snapshot
+from gridtide.model.workers import Worker, WorkerState
+from gridtide.store.ports import Change, Event, SetWishes, UpdateWorker
+
+_RECALLABLE = frozenset({WorkerState.INTENDED, WorkerState.LAUNCHING, WorkerState.BOOTING, WorkerState.JOINED})
+
+
+def wishes_changes(rules: SiteRules, name: GroupName, wishes: Wishes, *, actor: str, now: float) -> Sequence[Change]:
+    """NotFound for an unknown group, InvalidRequest for figures that contradict each other."""
+    group = rules.groups.get(name)
+    if group is None:
+        raise NotFound(f"no group is called {name}", remedy=f"there are: {', '.join(sorted(rules.groups))}")
+    low = group.minimum if wishes.minimum is None else wishes.minimum
+    high = group.maximum if wishes.maximum is None else wishes.maximum
+    if low < 0 or low > high:
+        raise InvalidRequest(
+            f"minimum {low} and maximum {high} contradict each other",
+            where=f"group {name}",
+            remedy="give both, with 0 <= minimum <= maximum",
+        )
+    if wishes.desired is not None and not low <= wishes.desired <= high:
+        raise InvalidRequest(
+            f"desired {wishes.desired} is not between minimum {low} and maximum {high}", where=f"group {name}"
+        )
+    pinned = _figure(wishes.desired, "auto")
+    text = f"minimum {_figure(wishes.minimum)}, maximum {_figure(wishes.maximum)}, desired {pinned}"
+    text += ", held" if wishes.hold else ""
+    return [SetWishes(name, wishes), Event(now, "wishes", name, actor, None, text, group=name)]
+
+
+def closing_changes(
+    rules: SiteRules, wishes: Mapping[GroupName, Wishes], closing: bool, *, actor: str, now: float
+) -> Sequence[Change]:
+    """Close or open every group whose wishes say otherwise."""
+    changes: list[Change] = []
+    for name in rules.groups:
+        present = wishes.get(name, Wishes())
+        if present.closing is not closing:
+            changes += [
+                SetWishes(name, replace(present, closing=closing)),
+                Event(now, "wishes", name, actor, None, "closing" if closing else "open again", group=name),
+            ]
+    return changes
+
+
+def drain_changes(
+    known: Mapping[WorkerId, Worker], names: Sequence[WorkerId], force: bool, *, actor: str, now: float
+) -> Sequence[Change]:
+    """Mark workers as to be drained, or to be ended. NotFound, with nothing changed, if one does not exist."""
+    changes: list[Change] = []
+    for worker in _all_of(known, names):
+        wanted = replace(worker, drain_wanted=True, force_wanted=worker.force_wanted or force)
+        if wanted == worker:
+            continue
+        text = "an operator ends it by force" if force else "an operator drains it"
+        changes += [
+            UpdateWorker(worker.state, wanted),
+            Event(now, "drain", worker.id, actor, Reason(Cause.OPERATOR, text), text, group=worker.group),
+        ]
+    return changes
+
+
+def undrain_changes(
+    known: Mapping[WorkerId, Worker], names: Sequence[WorkerId], *, actor: str, now: float
+) -> Sequence[Change]:
+    """Take drains back. Conflict, with nothing changed, when one is past recall."""
+    changes: list[Change] = []
+    reason = Reason(Cause.LOAD_RETURNED, "an operator took the drain back")
+    for worker in _all_of(known, names):
+        wanted = replace(worker, drain_wanted=False)
+        if worker.state is WorkerState.DRAINING and not worker.force_wanted:
+            back = moved(wanted, WorkerState.JOINED, reason, now)
+            changes += [UpdateWorker(worker.state, back), event_of(back, actor=actor, now=now)]
+        elif worker.state in _RECALLABLE and not worker.force_wanted:
+            changes.append(UpdateWorker(worker.state, wanted))
+        else:
+            raise Conflict(f"{worker.id} is {worker.state} and cannot be taken back", remedy="it is being returned")
+    return changes
+
+
+def learned_machines(workers: Mapping[WorkerId, Worker], snapshot: Snapshot) -> list[Change]:
+    """Workers that joined before the cloud's answer was seen learn their machine from its tag."""
+    unknown = {w.id for w in workers.values() if w.machine is None and w.state not in _MACHINELESS}
+    if not unknown:
+        return []
+    changes: list[Change] = []
+    for view in snapshot.clouds.values():
+        if isinstance(view.machines, Fresh):
+            for machine in view.machines.value:
+                if machine.worker in unknown:
+                    unknown.discard(machine.worker)
+                    worker = workers[machine.worker]
+                    changes.append(UpdateWorker(worker.state, replace(worker, machine=machine.id)))
+    return changes
+
+
+_MACHINELESS = frozenset({WorkerState.INTENDED, WorkerState.LAUNCHING, WorkerState.GONE})
+
+
+def check_no_orphans(assembly: Assembly, workers: Mapping[WorkerId, Worker]) -> None:
+    """SiteFileError when a new site file has lost a cloud, or the queue, of workers that still exist."""
+    for worker in workers.values():
+        group = assembly.rules.groups.get(worker.group)
+        if worker.cloud not in assembly.clouds:
+            missing = f"clouds.{worker.cloud}"
+        elif group is None:
+            missing = f"groups.{worker.group}"
+        else:
+            continue
+        count = sum(w.cloud == worker.cloud and w.group == worker.group for w in workers.values())
+        raise SiteFileError(
+            f"{count} worker(s) of {missing} still exist",
+            where=missing,
+            remedy="set the group's maximum to 0, wait until they are gone, then remove it",
+        )
+
+
+def _all_of(known: Mapping[WorkerId, Worker], names: Sequence[WorkerId]) -> list[Worker]:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise NotFound(f"no worker {', '.join(unknown)}", remedy="`gridtide workers` lists them")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _figure(value: int | None, none: str = "as in the site file") -> str:
+    return none if value is None else str(value)
