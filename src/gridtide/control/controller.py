@@ -87,11 +87,13 @@ class Controller:
 
     # --- the loop
 
-    async def lead(self) -> None:
-        """Run for as long as this process holds the lease (already taken). Raises LeaseLost; stops when cancelled."""
+    async def load(self) -> None:
+        """Learn what the store knows. Once, after the lease was taken and before :meth:`lead`."""
         await self._fleet.load(self._clock.now())
         self._started = self._clock.now()
-        self._known_strays.clear()
+
+    async def lead(self) -> None:
+        """Run for as long as this process holds the lease. Raises LeaseLost; stops when cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keeper.keep(), name="lease")

@@ -46,7 +46,9 @@ class LeaseKeeper:
             current = await self._store.current_lease()
             alive = None if current is None else self._lives(current.owner)
             try:
-                lease = await self._store.take_lease(self._owner, now=asked, seconds=self._seconds, owner_lives=alive)
+                lease = await self._store.take_lease(
+                    self._owner, now=asked, seconds=self._seconds, owner_lives=alive, seen=current
+                )
             except Conflict as error:
                 if not told:
                     waiting(str(error))

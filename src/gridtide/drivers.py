@@ -1,0 +1,63 @@
+"""Which driver serves which ``type`` of the site file. The only place that knows them all."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+from gridtide.clouds.process import ProcessCloud
+from gridtide.clouds.protocol import Cloud
+from gridtide.errors import SiteFileError
+from gridtide.model.demand import Attribute
+from gridtide.model.ids import CloudName, QueueName
+from gridtide.pilot.protocol import Pilot
+from gridtide.queues.pilot import PilotQueueDriver
+from gridtide.queues.protocol import Queue
+from gridtide.site.drivers import CloudSettings, PilotQueueSettings, ProcessCloudSettings, QueueSettings
+
+# What ClassAds call the machine types that Python's platform module names.
+_ARCHITECTURES: Mapping[str, str] = {"x86_64": "X86_64", "amd64": "X86_64", "aarch64": "AARCH64", "arm64": "AARCH64"}
+
+
+def make_cloud(name: CloudName, settings: CloudSettings, site: str) -> Cloud:
+    """The driver of one ``[clouds.NAME]`` section. SiteFileError for a type without a driver."""
+    if isinstance(settings, ProcessCloudSettings):
+        return ProcessCloud(name, site, settings.directory, settings.shape_values(), settle=settings.settle)
+    raise SiteFileError(f"no driver for clouds of type {settings.type!r} is installed", where=f"clouds.{name}")
+
+
+def make_queue(name: QueueName, settings: QueueSettings, pilot: Pilot | None) -> Queue:
+    """The driver of one ``[queues.NAME]`` section. SiteFileError for a type without a driver."""
+    if isinstance(settings, PilotQueueSettings) and pilot is not None:
+        return PilotQueueDriver(name, pilot)
+    raise SiteFileError(f"no driver for queues of type {settings.type!r} is installed", where=f"queues.{name}")
+
+
+def pilot_settings(queues: Mapping[QueueName, QueueSettings]) -> tuple[QueueName, PilotQueueSettings] | None:
+    """The site's pilot queue, if it has one. SiteFileError when it has two: jobs are submitted to *the* pilot queue."""
+    found = [(name, each) for name, each in queues.items() if isinstance(each, PilotQueueSettings)]
+    if len(found) > 1:
+        raise SiteFileError(
+            f"there are {len(found)} pilot queues: {', '.join(name for name, _ in found)}",
+            where=f"queues.{found[1][0]}",
+            remedy="one pilot queue can serve any number of groups",
+        )
+    return found[0] if found else None
+
+
+def planned_attributes() -> Mapping[str, Attribute]:
+    """What workers of this host's kind will say of themselves, known before one exists."""
+    machine = platform.machine().lower()
+    return {"Arch": _ARCHITECTURES.get(machine, machine.upper()), "OpSys": platform.system().upper()}
+
+
+def private_directory(path: Path) -> Path:
+    """Made, for this user alone, if it is not there. SiteFileError when that is impossible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SiteFileError(
+            f"the directory cannot be made: {error.strerror}", where=str(path), remedy="make it, or name another"
+        ) from None
+    return path

@@ -1,0 +1,331 @@
+"""A site put together and run: ``gridtide up`` and ``gridtide check``.
+
+The only module that knows every room. What it builds, in order: store, lease, drivers, controller, service; and it
+takes them down in the reverse order. Machines are left alone by all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from gridtide.clock import Clock, SystemClock
+from gridtide.clouds.protocol import Cloud, Finding, Level
+from gridtide.context.agent import ContextSettings, agent_context
+from gridtide.control.assembly import Assembly, Timing
+from gridtide.control.controller import Controller
+from gridtide.control.lease import LeaseKeeper
+from gridtide.control.sources import Rhythm
+from gridtide.control.tokens import make_secret
+from gridtide.drivers import make_cloud, make_queue, pilot_settings, planned_attributes, private_directory
+from gridtide.errors import GridtideError, LeaseLost, StoreError
+from gridtide.logs import configure_logs
+from gridtide.model.ids import CloudName, QueueName
+from gridtide.model.workers import Worker
+from gridtide.pilot.queue import PilotQueue
+from gridtide.queues.protocol import Queue
+from gridtide.service.app import make_app
+from gridtide.service.server import serve
+from gridtide.service.settings import ServiceSettings
+from gridtide.serving import Listener, check_service, check_store_answers, hand_over, listen
+from gridtide.site.changes import changes, refusal
+from gridtide.site.loader import load, problems
+from gridtide.site.site import Site
+from gridtide.site.watch import changed
+from gridtide.store.database import Database
+from gridtide.store.opening import open_store
+from gridtide.store.owner import lives, this_process
+from gridtide.store.sql import SqlFleetStore
+
+log = structlog.get_logger("gridtide.site")
+
+# The pilot queue is looked over at least so often, in seconds, for workers that have fallen silent.
+_SWEEP_EVERY = 5.0
+
+
+async def run_site(path: Path, *, ready: Callable[[str], None]) -> None:
+    """Run until SIGTERM or SIGINT. ``ready`` hears the service's address once it answers.
+
+    While another controller leads on the same store, this one waits and takes over when that one ends. Raises
+    GridtideError when the site cannot be started.
+    """
+    site = load(path)
+    private_directory(site.state)
+    configure_logs()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    clock = SystemClock()
+    database, store = await open_store(site.store.connection_url())
+    keeper = LeaseKeeper(store, this_process(), lives, clock=clock, seconds=site.controller.lease)
+    try:
+        while not stop.is_set():
+            if await _unless(stop, keeper.take(lambda who: log.warning("waiting for the lease", leader=who))):
+                async with _LeadingSite.start(site, database, store, keeper, clock) as leading:
+                    with contextlib.suppress(LeaseLost):
+                        await leading.run(stop, ready)
+                site = leading.site
+    finally:
+        with contextlib.suppress(StoreError):
+            await keeper.release()
+        await database.close()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, object]) -> bool:
+    """Do the work, or stop it when told to. Whether it was done."""
+    task, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            return True
+        return False
+    finally:
+        for each in (task, stopping):
+            each.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)
+
+
+@dataclass(slots=True)
+class _LeadingSite:
+    """Everything that exists while this process leads."""
+
+    site: Site
+    listener: Listener
+    pilot: PilotQueue | None
+    controller: Controller
+    clock: Clock
+
+    @staticmethod
+    @contextlib.asynccontextmanager
+    async def start(
+        site: Site, database: Database, store: SqlFleetStore, keeper: LeaseKeeper, clock: Clock
+    ) -> AsyncIterator[_LeadingSite]:
+        """Bind, build, hand over; and close what was opened at the end."""
+        listener = listen(site, clock)
+        woken: list[Callable[[QueueName], None]] = []
+        found = pilot_settings(site.queues)
+        pilot: PilotQueue | None = None
+        if found is not None:
+            queue_name, settings = found
+            pilot = PilotQueue(
+                database,
+                private_directory(settings.storage),
+                clock,
+                maximum_losses=settings.maximum_losses,
+                wake=lambda _: [wake(queue_name) for wake in woken],
+            )
+        building = _Building(site, listener, pilot, {}, {})
+        assembly = building.assemble(site)
+        controller = Controller(
+            assembly,
+            store,
+            keeper,
+            clock=clock,
+            random=random.Random(),  # noqa: S311  (jitter and names; secrets come from make_secret)
+            make_secret=make_secret,
+            reread=building.reread,
+        )
+        woken.append(controller.queue_changed)
+        leading = _LeadingSite(site, listener, pilot, controller, clock)
+        try:
+            yield leading
+        finally:
+            leading.site = building.site
+            listener.close()
+            await asyncio.gather(*(cloud.close() for cloud in building.clouds.values()))
+            if pilot is not None:
+                await pilot.close()
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
+        """Serve and control until told to stop, or until another controller leads (LeaseLost)."""
+        await self.controller.load()
+        await self.controller.open_site(actor="controller")
+        app = make_app(self.controller, self.pilot, ServiceSettings(site=self.site.name))
+        await hand_over(self.site, self.listener, self.controller.store, self.clock)
+        work = [
+            serve(app, bound=self.listener.bound, tls=self.listener.tls, ready=lambda _: ready(self.listener.url)),
+            self.controller.lead(),
+            self._follow_file(),
+        ]
+        if self.pilot is not None:
+            work.append(self._sweep(self.pilot))
+        tasks = [asyncio.create_task(each) for each in work]
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait((*tasks, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*tasks, stopping):
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for outcome in ended:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _follow_file(self) -> None:
+        """Reload when the site file, or a context file that it names, has new contents."""
+        while True:
+            watched = [one.path for files in self.site.context.values() for one in files]
+            async for _ in changed(self.site.path, *watched):
+                try:
+                    told = await self.controller.reload()
+                except GridtideError as error:
+                    log.error("the changed site file is not used", error=str(error))
+                else:
+                    log.info("site file reloaded", changes=told)
+                    break
+
+    async def _sweep(self, pilot: PilotQueue) -> None:
+        while True:
+            try:
+                await pilot.sweep()
+            except StoreError as error:
+                log.warning("silent workers not looked for", error=str(error))
+            await asyncio.sleep(_SWEEP_EVERY)
+
+
+@dataclass(slots=True)
+class _Building:
+    """Makes assemblies of a site file, keeping the drivers whose sections have not changed."""
+
+    site: Site
+    listener: Listener
+    pilot: PilotQueue | None
+    clouds: dict[CloudName, Cloud]
+    queues: dict[QueueName, Queue]
+
+    def reread(self) -> tuple[Assembly, str]:
+        """The changed file. SiteFileError, and nothing has changed, when it is wrong or cannot be followed live."""
+        new = load(self.site.path)
+        refused = refusal(self.site, new)
+        if refused is not None:
+            raise refused
+        pilot_settings(new.queues)
+        told = changes(self.site, new)
+        assembly = self.assemble(new)
+        self.site = new
+        return assembly, "; ".join(told) or "nothing has changed"
+
+    def assemble(self, site: Site) -> Assembly:
+        """The drivers that a file asks for."""
+        clouds = {
+            name: self.clouds[name]
+            if name in self.clouds and self.site.clouds.get(name) == settings
+            else make_cloud(name, settings, site.name)
+            for name, settings in site.clouds.items()
+        }
+        queues = {
+            name: self.queues[name] if name in self.queues else make_queue(name, settings, self.pilot)
+            for name, settings in site.queues.items()
+        }
+        self.clouds, self.queues = clouds, queues
+        rules = site.rules()
+        context = ContextSettings((self.listener.url,), self.listener.authority, "exit")
+
+        def render(worker: Worker, token: str) -> bytes:
+            return agent_context(worker, token, context, rules.groups[worker.group].attributes)
+
+        return Assembly(
+            rules=rules,
+            queues=queues,
+            clouds=clouds,
+            render=render,
+            images={name: group.image for name, group in site.groups.items()},
+            timing=_timing(site),
+            heartbeats={name: group.heartbeat for name, group in site.groups.items()},
+            planned_attributes=planned_attributes(),
+        )
+
+
+def _timing(site: Site) -> Timing:
+    given = site.controller
+    return Timing(
+        batch=given.batch_window,
+        launch_deadline=given.launch_deadline,
+        call_deadline=max(given.cloud_deadline, given.queue_deadline),
+        queue=Rhythm(every=given.queue_refresh, spacing=0.0, deadline=given.queue_deadline),
+        cloud=Rhythm(every=given.cloud_refresh, spacing=min(0.2, given.cloud_refresh), deadline=given.cloud_deadline),
+        shapes=Rhythm(every=300.0, spacing=min(60.0, given.cloud_refresh), deadline=given.cloud_deadline),
+    )
+
+
+# --- gridtide check
+
+
+async def check_site(path: Path) -> list[Finding]:
+    """Look at everything that ``up`` would need, without changing anything. Never raises for what it finds."""
+    wrong = problems(path)
+    if wrong:
+        return [Finding(error.where, Level.ERROR, error.what, error.remedy) for error in wrong]
+    site = load(path)
+    findings = [Finding("site file", Level.OK, f"{path} can be used")]
+    findings += _check_state(site)
+    findings += await _check_clouds(site)
+    findings += await _check_store(site)
+    findings += await check_service(site)
+    return findings
+
+
+def _check_state(site: Site) -> Sequence[Finding]:
+    try:
+        private_directory(site.state)
+    except GridtideError as error:
+        return [Finding("state directory", Level.ERROR, error.what, error.remedy)]
+    return [Finding("state directory", Level.OK, f"{site.state} can be written")]
+
+
+async def _check_clouds(site: Site) -> Sequence[Finding]:
+    findings: list[Finding] = []
+    images: Mapping[CloudName, list[str]] = {name: [] for name in site.clouds}
+    for group in site.groups.values():
+        for used in group.clouds:
+            if group.image is not None:
+                images[CloudName(used)].append(group.image)
+    for name, settings in site.clouds.items():
+        try:
+            cloud = make_cloud(name, settings, site.name)
+        except GridtideError as error:
+            findings.append(Finding(f"cloud {name}", Level.ERROR, error.what, error.remedy))
+            continue
+        try:
+            async with asyncio.timeout(site.controller.cloud_deadline):
+                findings += await cloud.check(images[name])
+        except TimeoutError:
+            late = f"no answer within {site.controller.cloud_deadline:g} s"
+            findings.append(Finding(f"cloud {name}", Level.ERROR, late, "look at its address and the network"))
+        finally:
+            await cloud.close()
+    return findings
+
+
+async def _check_store(site: Site) -> Sequence[Finding]:
+    """The store, and the queues that live in it."""
+    findings: list[Finding] = []
+    try:
+        database, store = await open_store(site.store.connection_url())
+    except GridtideError as error:
+        return [Finding("store", Level.ERROR, str(error), error.remedy)]
+    try:
+        findings.append(await check_store_answers(store))
+        found = pilot_settings(site.queues)
+        pilot = None
+        if found is not None:
+            pilot = PilotQueue(database, private_directory(found[1].storage), SystemClock(), wake=lambda _: None)
+        for name, settings in site.queues.items():
+            queue = make_queue(name, settings, pilot)
+            async with asyncio.timeout(site.controller.queue_deadline):
+                waiting = sum(row.count for row in await queue.demand([]))
+                nodes = len(await queue.nodes())
+            findings.append(Finding(f"queue {name}", Level.OK, f"it answers: {waiting} jobs wait, {nodes} nodes"))
+    except (GridtideError, TimeoutError) as error:
+        findings.append(Finding("queue", Level.ERROR, str(error) or "no answer in time", "look at its address"))
+    finally:
+        await database.close()
+    return findings
