@@ -136,12 +136,15 @@ class AccessToken:
 class FleetStore(Protocol):
     """Workers, lease, wishes, events and tokens."""
 
-    async def take_lease(self, owner: Owner, *, now: float, seconds: float, owner_lives: bool | None) -> Lease:
+    async def take_lease(
+        self, owner: Owner, *, now: float, seconds: float, owner_lives: bool | None, seen: Lease | None = None
+    ) -> Lease:
         """Become the leader, or Conflict naming who leads and until when.
 
         Granted when nobody leads, when the lease has expired, when it is already this owner's, or when
         ``owner_lives`` is False: the caller has looked (see :meth:`current_lease`) and the present owner's process
-        is dead on this same host. Every grant to a new owner raises the epoch.
+        is dead on this same host. Every grant to a new owner raises the epoch. ``seen`` is the lease whose owner the
+        caller looked at: when another one is stored by now, ``owner_lives`` says nothing about its owner.
         """
         ...
 

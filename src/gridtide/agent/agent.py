@@ -1,0 +1,1880 @@
+"""The agent: joins the service, pulls jobs, runs them, delivers their results, leaves.
+
+One file, standard library only, Python 3.8 or later, started as ``python3 -I agent.py --context FILE``. It speaks what
+docs/worker-protocol.md says; docs/explanation/agent.md tells why it is built like this. Three kinds of process:
+
+    agent      one asyncio loop: all of the talking, no waiting that blocks; may be killed and started again
+    zygote     forked first, before there are threads or secrets; forks a runner per job (2 ms instead of a new Python)
+    runner     one per attempt, a session of its own: starts the job, enforces its limits, writes ``result.json``
+
+All that matters is on disk, so the result of a job outlives the agent:
+
+    context.json  agent.json  taken  agent.lock  cache/<digest>
+    jobs/<job>-<attempt>/  assignment.json  runner.json  result.json  cancel  stdout  stderr  tmp/  work/
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import ctypes
+import fcntl
+import glob
+import hashlib
+import ipaddress
+import json
+import os
+import platform
+import posixpath
+import random
+import re
+import resource
+import secrets
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Awaitable, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Tuple, TypeVar, Union
+from urllib.parse import quote, urlsplit
+
+VERSION = "0.1.0"
+PIECE = 256 * 1024
+"""Bytes per read and write, and most of a log stream that rides along in ``finished`` (the protocol's figure)."""
+LOG_POST = 1024 * 1024
+"""Most bytes per log request; the service refuses more."""
+LOG_EVERY = 1.0
+"""Seconds between two looks at a running job's output; less costs the service a request per job that prints."""
+POLL = 20.0
+"""Seconds that the service may hold a question for a job; an agent that leaves may have to wait that long."""
+PATIENCE = 30.0
+"""Seconds without a byte after which a request counts as not answered."""
+DELIVERY = 86400.0
+"""Seconds for which a result is offered to a silent service: the protocol's day."""
+FAREWELL = 60.0
+"""Seconds for which ``done`` is offered; an empty machine that stays longer costs money for nothing."""
+GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL: what jobs are promised for tidying up."""
+SAMPLE = 1.0
+"""Seconds between two looks at a job's memory; less costs a scan of /proc each time."""
+STUBBORN = 30.0
+"""Seconds of SIGKILL after which a process counts as impossible to end (it hangs in the kernel)."""
+SPARE = 32 * 1024
+"""Bytes set aside at the start of a job, so that its result can be written when the disk is full."""
+CACHE = 1024 * 1024 * 1024
+"""Bytes of input files kept for the next job; at most a tenth of the machine's disk is taken."""
+ANSWER_LIMIT = 16 * 1024 * 1024
+"""Bytes of an answer that is not a file; a longer one is nonsense and would only fill the memory."""
+TOKEN_OPEN_HOSTS = ("localhost", "10.0.2.2")
+"""Names that plain HTTP may go to beside loopback addresses; the second is the host seen from QEMU's user network."""
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+Json = Dict[str, Any]
+T = TypeVar("T")
+
+
+def say(text: str) -> None:
+    """One line to the log. A log that cannot be written (a full disk) stops nothing."""
+    line = "%s %s\n" % (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), " ".join(text.split()))
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(line)
+        sys.stderr.flush()
+
+
+def describe(error: BaseException) -> str:
+    """An exception in a few words."""
+    return (str(error) if isinstance(error, (OSError, ValueError)) else "") or type(error).__name__
+
+
+def write_atomic(path: Path, text: str, *, sync: bool = False) -> None:
+    """Replace the file as a whole, readable by its owner only. OSError when the disk does not take it."""
+    partial = path.with_name(path.name + ".new")
+    with open(os.open(str(partial), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
+        handle.write(text)
+        if sync:
+            handle.flush()
+            os.fsync(handle.fileno())
+    os.replace(str(partial), str(path))
+
+
+def read_json(path: Path) -> Optional[Json]:
+    """The object in the file; None when there is no file, or no whole one (the machine lost power)."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory, also one whose owner took his own rights away."""
+    shutil.rmtree(str(path), ignore_errors=True)
+    if path.exists():
+        for directory, _, _ in os.walk(str(path)):
+            for name in [directory] + [
+                entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)
+            ]:
+                with contextlib.suppress(OSError):
+                    os.chmod(name, 0o700)
+        shutil.rmtree(str(path), ignore_errors=True)
+
+
+def safe_path(name: str) -> str:
+    """The name, normalised, if it stays below the job's directory. ValueError otherwise."""
+    if not name or name.startswith("/") or "\0" in name or ".." in name.split("/") or name.endswith("/"):
+        raise ValueError("the file name %r does not stay in the job's directory" % name)
+    return posixpath.normpath(name)
+
+
+# --- what the machine is told ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Cores, memory in MiB, disk in MiB, GPUs."""
+
+    cores: int = 0
+    memory: int = 0
+    disk: int = 0
+    gpus: int = 0
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Resources:
+        """Missing amounts are 0. ValueError when one is not a number."""
+        try:
+            return cls(*(max(0, int(values.get(name) or 0)) for name in ("cores", "memory", "disk", "gpus")))
+        except (TypeError, AttributeError) as error:
+            raise ValueError("resources are not numbers") from error
+
+    @classmethod
+    def of_machine(cls, directory: Path) -> Resources:
+        """Measured: cores this process may use, all memory, free disk, NVIDIA devices."""
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        gpus = len(glob.glob("/dev/nvidia[0-9]*"))
+        return cls(len(os.sched_getaffinity(0)), pages >> 20, shutil.disk_usage(str(directory)).free >> 20, gpus)
+
+    def minus(self, other: Resources) -> Resources:
+        """What is left, never below 0 (the service may have matched generously)."""
+        return Resources(
+            max(0, self.cores - other.cores),
+            max(0, self.memory - other.memory),
+            max(0, self.disk - other.disk),
+            max(0, self.gpus - other.gpus),
+        )
+
+
+@dataclass
+class Context:
+    """The context file: who this worker is, whom it trusts, what it has."""
+
+    path: Path
+    worker: str
+    service: List[str]
+    ca: Optional[str]
+    join_token: Optional[str]
+    shutdown: str
+    resources: Resources
+    attributes: Dict[str, Any]
+    grace: float
+    sample: float
+
+    @classmethod
+    def load(cls, path: Path) -> Context:
+        """ValueError or OSError, in one line, when the file cannot be used."""
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict) or values.get("version") != 1:
+            raise ValueError("not a context of version 1")
+        services = values.get("service")
+        if not isinstance(services, list) or not services:
+            raise ValueError("it names no service")
+        for address in services:
+            check_address(address, has_ca=bool(values.get("ca")))
+        if values.get("shutdown", "exit") not in ("exit", "poweroff"):
+            raise ValueError("shutdown is neither exit nor poweroff")
+        given = values.get("resources")
+        return cls(
+            path=path,
+            worker=str(values["worker"]),
+            service=[address.rstrip("/") for address in services],
+            ca=values.get("ca") or None,
+            join_token=values.get("join_token"),
+            shutdown=values.get("shutdown", "exit"),
+            resources=Resources.from_json(given) if given else Resources.of_machine(path.parent),
+            attributes=dict(values.get("attributes") or {}),
+            grace=float(values.get("grace", GRACE)),
+            sample=float(values.get("sample", SAMPLE)),
+        )
+
+    def forget_join_token(self) -> None:
+        """It is spent: nobody needs to find it here. OSError is left to the caller."""
+        values = json.loads(self.path.read_text())
+        if values.pop("join_token", None) is not None:
+            write_atomic(self.path, json.dumps(values), sync=True)
+        self.join_token = None
+
+    def host(self) -> Json:
+        """The machine as a ClassAd (attribute names of HTCondor). ``Machine`` is the worker's id, its host name."""
+        release = {}
+        with contextlib.suppress(OSError):
+            for line in Path("/etc/os-release").read_text().splitlines():
+                key, _, value = line.partition("=")
+                release[key] = value.strip("\"'")
+        values = {
+            "Cpus": self.resources.cores,
+            "Memory": self.resources.memory,
+            "Disk": self.resources.disk,
+            "Gpus": self.resources.gpus,
+            "Arch": platform.machine().upper(),
+            "OpSys": platform.system().upper(),
+            "OpSysAndVer": release.get("ID", "linux").capitalize() + release.get("VERSION_ID", "").split(".")[0],
+            "KernelVersion": platform.release(),
+            "Machine": self.worker,
+        }
+        values.update(self.attributes)
+        return values
+
+
+def check_address(address: object, *, has_ca: bool) -> None:
+    """ValueError unless a token may be sent there: TLS with a known authority, or plain HTTP that stays on the host."""
+    parts = urlsplit(address) if isinstance(address, str) else urlsplit("")
+    host = parts.hostname or ""
+    if parts.scheme == "https" and host:
+        if not has_ca:
+            raise ValueError("%s needs a ca to trust, the context has none" % address)
+        return
+    if parts.scheme != "http" or not host:
+        raise ValueError("%r is no http or https address" % (address,))
+    if host not in TOKEN_OPEN_HOSTS:
+        try:
+            loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise ValueError("no token is sent over plain HTTP to %s; use https" % host)
+
+
+# --- talking to the service -----------------------------------------------------------------------------------------
+
+
+class NoAnswer(Exception):
+    """The service did not answer, or not with sense; asking again later is right."""
+
+    def __init__(self, text: str, retry_after: Optional[float] = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class Refused(Exception):
+    """The service answered: no. Asking the same again is useless."""
+
+    def __init__(self, status: int, text: str, values: Json) -> None:
+        super().__init__("%d: %s" % (status, text))
+        self.status = status
+        self.values = values
+
+
+class LocalTrouble(Exception):
+    """This machine's disk did not do as told."""
+
+
+class GivenUp(Exception):
+    """It was tried for as long as it makes sense."""
+
+
+class Backoff:
+    """Growing pauses with jitter, so that agents do not come back all at once."""
+
+    def __init__(self, first: float = 0.2, most: float = 15.0, draw: Callable[[], float] = random.random) -> None:
+        self._first, self._most, self._draw = first, most, draw
+        self._next = first
+
+    def pause(self, at_least: Optional[float] = None) -> float:
+        """Seconds to wait now: half to all of the step, never less than the service asked for."""
+        step, self._next = self._next, min(self._most, self._next * 2)
+        pause = step * (0.5 + 0.5 * self._draw())
+        return max(pause, at_least * (1 + 0.1 * self._draw())) if at_least else pause
+
+    def reset(self) -> None:
+        """It worked: start small next time."""
+        self._next = self._first
+
+
+def parse_retry_after(value: Optional[str]) -> Optional[float]:
+    """Seconds from either form of the header, at most ten minutes; None when there is none, or nonsense."""
+    if value is None:
+        return None
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        seconds = (
+            float(value) if re.match(r"[0-9.]+$", value) else parsedate_to_datetime(value).timestamp() - time.time()
+        )
+        return min(max(seconds, 0.0), 600.0)
+    return None
+
+
+class Download:
+    """Receives a file and its digest. May be started again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: Any = None
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def start(self) -> None:
+        """Forget what came before."""
+        self.close()
+        self.size, self.digest = 0, hashlib.sha256()
+        try:
+            self._handle = open(str(self._path), "wb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise LocalTrouble("cannot write %s: %s" % (self._path.name, error.strerror)) from error
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self.size += len(data)
+        self.digest.update(data)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._handle.write(view) :]
+        except OSError as error:
+            raise LocalTrouble("cannot write %s: %s" % (self._path.name, error.strerror)) from error
+
+    def close(self) -> None:
+        """Done, or not."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+
+@dataclass
+class Answer:
+    """Status, headers (names in lower case) and body."""
+
+    status: int
+    headers: Dict[str, str]
+    body: bytes = b""
+
+    def values(self) -> Json:
+        """The JSON object; NoAnswer when it is something else."""
+        try:
+            values = json.loads(self.body)
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            raise NoAnswer("the answer is not a JSON object")
+        return values
+
+
+Body = Union[bytes, Path]
+
+
+class Connection:
+    """One HTTP/1.1 connection that is kept for the next request."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self.usable = True
+
+    def idle_and_open(self) -> bool:
+        """Whether the next request may go over it."""
+        return self.usable and not self._reader.at_eof() and not self._writer.is_closing()
+
+    def close(self) -> None:
+        """At once, also in the middle of a request."""
+        self._writer.transport.abort()
+
+    async def exchange(self, head: bytes, body: Body, patience: float, sink: Optional[Download]) -> Answer:
+        """Send and receive. OSError, EOFError, ValueError, asyncio's errors: it did not work."""
+        try:
+            for data in self._pieces(head, body):
+                self._writer.write(data)
+                await asyncio.wait_for(self._writer.drain(), PATIENCE)
+        except ConnectionError:
+            self.usable = False  # it may have answered (too large, say) before it hung up
+        answer = self._parse_head(await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), patience))
+        while 100 <= answer.status < 200:
+            answer = self._parse_head(await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), patience))
+        if answer.headers.get("connection", "").lower() == "close":
+            self.usable = False
+        await self._read_body(answer, sink if answer.status == 200 else None)
+        return answer
+
+    @staticmethod
+    def _pieces(head: bytes, body: Body) -> Iterator[bytes]:
+        if isinstance(body, bytes):
+            yield head + body
+            return
+        yield head
+        try:
+            with open(os.open(str(body), os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as handle:
+                for piece in iter(lambda: handle.read(PIECE), b""):
+                    yield piece
+        except OSError as error:
+            raise LocalTrouble("cannot read %s: %s" % (body.name, error.strerror)) from error
+
+    @staticmethod
+    def _parse_head(data: bytes) -> Answer:
+        first, *lines = data.decode("latin-1").split("\r\n")
+        words = first.split(" ", 2)
+        if not words[0].startswith("HTTP/1.") or len(words) < 2 or not re.match("[1-5][0-9][0-9]$", words[1]):
+            raise ValueError("the answer is not HTTP")
+        pairs = (line.partition(":") for line in lines if line)
+        return Answer(int(words[1]), {name.strip().lower(): value.strip() for name, _, value in pairs})
+
+    async def _read_body(self, answer: Answer, sink: Optional[Download]) -> None:
+        collected: List[bytes] = []
+        total = 0
+        if sink:
+            sink.start()
+        async for data in self._body(answer):
+            total += len(data)
+            if sink:
+                sink.write(data)
+            elif total > ANSWER_LIMIT:
+                raise ValueError("the answer is too long")
+            else:
+                collected.append(data)
+        answer.body = b"".join(collected)
+
+    async def _body(self, answer: Answer) -> Any:
+        if answer.status in (204, 304):
+            return
+        if "chunked" in answer.headers.get("transfer-encoding", "").lower():
+            while True:
+                line = await asyncio.wait_for(self._reader.readuntil(b"\r\n"), PATIENCE)
+                left = int(line.split(b";")[0], 16)
+                async for data in self._exactly(left):
+                    yield data
+                while await asyncio.wait_for(self._reader.readuntil(b"\r\n"), PATIENCE) != b"\r\n" and left == 0:
+                    pass  # trailers, which nobody needs
+                if left == 0:
+                    return
+        elif "content-length" in answer.headers:
+            async for data in self._exactly(int(answer.headers["content-length"])):
+                yield data
+        else:
+            self.usable = False
+            raise ValueError("the answer does not say how long it is")
+
+    async def _exactly(self, left: int) -> Any:
+        while left:
+            data = await asyncio.wait_for(self._reader.read(min(left, PIECE)), PATIENCE)
+            if not data:
+                raise EOFError("the answer was cut short")
+            left -= len(data)
+            yield data
+
+
+class Service:
+    """Asks the service, at whichever of its addresses answers. Trusts the context's authority alone."""
+
+    def __init__(self, context: Context) -> None:
+        self._addresses = list(context.service)
+        self._idle: List[Connection] = []
+        self._tls: Optional[ssl.SSLContext] = None
+        if context.ca:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._tls.load_verify_locations(cadata=context.ca)
+        self.token = ""
+        self.heard = time.monotonic()
+        """When the service last answered, by the monotonic clock: the lease counts from here."""
+
+    async def ask(self, method: str, path: str, values: Json, *, token: str = "", wait: float = 0.0) -> Json:
+        """A JSON question; an empty answer (204) is an empty object. NoAnswer or Refused."""
+        body = json.dumps(values).encode()
+        answer = await self.send(method, path, body, kind="application/json", token=token, wait=wait)
+        values = {} if answer.status == 204 else answer.values()
+        self.heard = time.monotonic()
+        return values
+
+    async def put(self, path: str, file: Path) -> None:
+        """A file. As :meth:`send`."""
+        answer = await self.send("PUT", path, file)
+        if answer.status != 201:
+            raise NoAnswer("the service answered %d where 201 is right" % answer.status)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: Body = b"",
+        *,
+        kind: str = "application/octet-stream",
+        token: str = "",
+        wait: float = 0.0,
+        sink: Optional[Download] = None,
+    ) -> Answer:
+        """Any question. NoAnswer after every address failed once; Refused; LocalTrouble."""
+        trouble = ""
+        for _ in self._addresses:
+            try:
+                answer = await self._send_there(method, path, body, kind, token or self.token, wait, sink)
+            except asyncio.TimeoutError:
+                trouble = "no answer in time from %s" % self._addresses[0]
+            except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
+                trouble = "%s: %s" % (self._addresses[0], describe(error))
+            else:
+                return self._judge(answer)
+            self._next_address()
+        raise NoAnswer(trouble)
+
+    def close(self) -> None:
+        """Hang up."""
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    def _next_address(self) -> None:
+        self.close()
+        self._addresses.append(self._addresses.pop(0))
+
+    def _judge(self, answer: Answer) -> Answer:
+        if 200 <= answer.status < 300:
+            return answer
+        if answer.status in (408, 425, 429) or answer.status >= 500 or answer.status < 400:
+            self._next_address()
+            after = parse_retry_after(answer.headers.get("retry-after"))
+            raise NoAnswer("the service answered %d" % answer.status, after)
+        try:
+            values = answer.values()
+        except NoAnswer:
+            values = {}
+        error = values.get("error")
+        text = str(error.get("what", "")) if isinstance(error, dict) else ""
+        if answer.status not in (401, 403):
+            self.heard = time.monotonic()
+        raise Refused(answer.status, text or "refused", values)
+
+    async def _send_there(
+        self, method: str, path: str, body: Body, kind: str, token: str, wait: float, sink: Optional[Download]
+    ) -> Answer:
+        address = urlsplit(self._addresses[0])
+        length = len(body) if isinstance(body, bytes) else file_size(body)
+        head = (
+            "%s %s%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: gridtide-agent/%s\r\nAuthorization: Bearer %s\r\n"
+            "Content-Type: %s\r\nContent-Length: %d\r\n\r\n"
+            % (method, address.path, path, address.netloc, VERSION, token, kind, length)
+        ).encode("latin-1")
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.idle_and_open():
+                # The service may be hanging up at this very moment: such a failure means nothing, a new one decides.
+                with contextlib.suppress(ConnectionError, EOFError):
+                    return await self._use(connection, head, body, wait, sink)
+                break
+            connection.close()
+        return await self._use(
+            await self._connect(address.hostname or "", address.port, address.scheme), head, body, wait, sink
+        )
+
+    async def _connect(self, host: str, port: Optional[int], scheme: str) -> Connection:
+        secure = self._tls if scheme == "https" else None
+        opening = asyncio.open_connection(host, port or (443 if secure else 80), ssl=secure)
+        return Connection(*await asyncio.wait_for(opening, PATIENCE))
+
+    async def _use(
+        self, connection: Connection, head: bytes, body: Body, wait: float, sink: Optional[Download]
+    ) -> Answer:
+        done = False
+        try:
+            answer = await connection.exchange(head, body, PATIENCE + wait, sink)
+            done = connection.usable
+        finally:
+            if done:
+                self._idle.append(connection)
+            else:
+                connection.close()  # also when we were cancelled: what is still to come belongs to nobody
+        return answer
+
+
+def file_size(path: Path) -> int:
+    """LocalTrouble when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise LocalTrouble("cannot read %s: %s" % (path.name, error.strerror)) from error
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+def prctl(option: int, value: int) -> bool:
+    """Whether the kernel took it; False too where there is no such call."""
+    try:
+        return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def process_stat(pid: int) -> Optional[Tuple[int, int]]:
+    """Parent and start time (clock ticks since boot) of a process that is not a zombie; None otherwise."""
+    try:
+        fields = Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else (int(fields[1]), int(fields[19]))
+
+
+def all_processes() -> List[int]:
+    """Those that /proc lists."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def descendants(root: int) -> List[int]:
+    """All living processes below ``root``."""
+    children: Dict[int, List[int]] = {}
+    for pid in all_processes():
+        found = process_stat(pid)
+        if found:
+            children.setdefault(found[0], []).append(pid)
+    result: List[int] = []
+    level = children.get(root, [])
+    while level:
+        result += level
+        level = [child for pid in level for child in children.get(pid, [])]
+    return result
+
+
+def marked_processes(environment: Mapping[str, str]) -> List[int]:
+    """Processes that were started with all of these in their environment."""
+    wanted = {("%s=%s" % pair).encode() for pair in environment.items()}
+    result = []
+    for pid in all_processes():
+        with contextlib.suppress(OSError):
+            if wanted <= set(Path("/proc/%d/environ" % pid).read_bytes().split(b"\0")):
+                result.append(pid)
+    return result
+
+
+def send_signal(processes: List[int], number: int) -> None:
+    """To those that are still there."""
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def memory_of(processes: List[int], *, exact: bool) -> int:
+    """Bytes in use: resident pages, or (exact, slower) with shared pages counted once."""
+    total = 0
+    for pid in processes:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if exact:
+                text = Path("/proc/%d/smaps_rollup" % pid).read_text()
+                total += int(text.split("\nPss:")[1].split()[0]) * 1024
+            else:
+                total += int(Path("/proc/%d/statm" % pid).read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def signal_name(number: int) -> str:
+    """As people know it."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "signal %d" % number
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One attempt of a job, checked: nothing in it points out of the job's directory."""
+
+    job: str
+    attempt: int
+    executable: str
+    arguments: List[str]
+    environment: Dict[str, str]
+    inputs: List[Json]
+    outputs: List[str]
+    cores: int
+    memory: int
+    walltime: float
+
+    @classmethod
+    def from_json(cls, values: Json) -> Assignment:
+        """ValueError, in one line, when it cannot be run as it is."""
+        try:
+            result = cls(
+                str(values["job"]),
+                int(values["attempt"]),
+                str(values["executable"]),
+                [str(word) for word in values["arguments"]],
+                {str(name): str(value) for name, value in dict(values["environment"]).items()},
+                [dict(entry, name=safe_path(str(entry["name"]))) for entry in values["inputs"]],
+                [safe_path(str(name)) for name in values["outputs"]],
+                int(values["cores"]),
+                int(values["memory"]),
+                float(values["walltime"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("the description of the job is incomplete (%s)" % error) from error
+        if any("\0" in text for text in result.arguments + list(result.environment.values())):
+            raise ValueError("an argument or a variable holds a zero byte")
+        if any("\0" in name or "=" in name or not name for name in result.environment):
+            raise ValueError("a variable's name is not legal")
+        if not result.executable.startswith("/") and safe_path(result.executable) not in result.input_names():
+            raise ValueError("the executable %r is neither an absolute path nor an input file" % result.executable)
+        return result
+
+    def input_names(self) -> List[str]:
+        """Relative to the job's directory."""
+        return [str(entry["name"]) for entry in self.inputs]
+
+
+def job_environment(assignment: Assignment, directory: Path, worker: str, machine: Optional[str]) -> Dict[str, str]:
+    """Nothing of the agent's own but the process cloud's mark, by which it finds all processes of a machine."""
+    result = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(directory / "work"),
+        "TMPDIR": str(directory / "tmp"),
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "OMP_NUM_THREADS": str(max(1, assignment.cores)),
+    }
+    result.update(assignment.environment)
+    result.update(job_mark(assignment.job, assignment.attempt, worker))
+    result["GRIDTIDE_CORES"] = str(assignment.cores)
+    if machine is not None:
+        result["GRIDTIDE_MACHINE"] = machine
+    return result
+
+
+def job_mark(job: str, attempt: int, worker: str) -> Dict[str, str]:
+    """The part of the environment by which an attempt's processes are known."""
+    return {"GRIDTIDE_JOB": job, "GRIDTIDE_ATTEMPT": str(attempt), "GRIDTIDE_WORKER": worker}
+
+
+def find_outputs(work: Path, patterns: List[str]) -> Tuple[List[Json], str]:
+    """What was declared and is there, with sizes and digests; and in words what is missing or not acceptable."""
+    found: Dict[str, Json] = {}
+    problems = []
+    home = os.path.realpath(str(work))
+    for pattern in patterns:
+        literal = os.path.join(home, pattern)
+        matches = [literal] if os.path.lexists(literal) else sorted(glob.glob(os.path.join(glob.escape(home), pattern)))
+        kept = 0
+        for match in matches:
+            real = os.path.realpath(match)
+            if os.path.commonpath([real, home]) != home:
+                problems.append("output %s leads out of the job's directory" % os.path.relpath(match, home))
+            elif os.path.isfile(real):
+                name = os.path.relpath(match, home)
+                found[name] = {"name": name, "file": os.path.relpath(real, home), **digest_of(Path(real))}
+                kept += 1
+        if not matches:
+            problems.append("output %s was not made" % pattern)
+        elif not kept and not problems:
+            problems.append("output %s is not a file" % pattern)
+    return list(found.values()), "; ".join(problems)
+
+
+def digest_of(path: Path) -> Json:
+    """Size and SHA-256 of a file."""
+    digest, size = hashlib.sha256(), 0
+    with open(str(path), "rb", buffering=0) as handle:
+        for piece in iter(lambda: handle.read(PIECE), b""):
+            digest.update(piece)
+            size += len(piece)
+    return {"size": size, "digest": digest.hexdigest()}
+
+
+def end_report(cause: str, text: str) -> Json:
+    """A result of an attempt of which nothing ran."""
+    return {
+        "cause": cause,
+        "exit_code": None,
+        "signal": None,
+        "text": text,
+        "wall_seconds": 0.0,
+        "cpu_seconds": 0.0,
+        "peak_memory": 0,
+        "outputs": [],
+        "ended": time.time(),
+    }
+
+
+class Runner:
+    """Runs one attempt in a process of its own, to its end, whatever becomes of the agent.
+
+    One wait serves everything: ``sigtimedwait`` returns when a child ended, when the agent says cancel (SIGUSR1), or
+    when the next deadline is due. As the subreaper it inherits every orphan of the job, so that "no child is left"
+    means that nothing of the job is left.
+    """
+
+    def __init__(self, order: Json) -> None:
+        self.directory = Path(order["directory"])
+        self._worker: str = order["worker"]
+        self._grace: float = order["grace"]
+        self._sample: float = order["sample"]
+        self._assignment = Assignment.from_json(read_json(self.directory / "assignment.json") or {})
+        self._main = 0
+        self._status: Optional[int] = None
+        self._peak = 0
+        self._cause = "exited"
+        self._text = ""
+        self._kill_at: Optional[float] = None
+        self._stubborn_at: Optional[float] = None
+
+    def run(self) -> None:
+        """Claim the attempt, run it, write down how it went. Does nothing when another runner has claimed it."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGUSR1})
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # a runner ends with its job; SIGKILL is for those who mean it
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        subreaper = prctl(PR_SET_CHILD_SUBREAPER, 1)
+        if not self._claim():
+            return
+        started = time.monotonic()
+        trouble = self._start()
+        if trouble:
+            self._write(end_report("not-started", trouble))
+            return
+        self._watch(started)
+        if not subreaper:
+            mark = job_mark(self._assignment.job, self._assignment.attempt, self._worker)
+            send_signal([pid for pid in marked_processes(mark) if pid != os.getpid()], signal.SIGKILL)
+        self._write(self._report(time.monotonic() - started))
+
+    def _claim(self) -> bool:
+        found = process_stat(os.getpid())
+        mine = self.directory / ("runner.%d" % os.getpid())
+        write_atomic(mine, json.dumps({"pid": os.getpid(), "started": found[1] if found else 0, "boot": boot_id()}))
+        try:
+            os.link(str(mine), str(self.directory / "runner.json"))
+        except FileExistsError:
+            return False
+        return True
+
+    def _start(self) -> str:
+        """Start the job's main process; returns what went wrong, in words."""
+        hear, tell = os.pipe()
+        self._main = os.fork()
+        if self._main == 0:
+            try:
+                self._become_job()
+            except OSError as error:
+                os.write(tell, ("cannot run %s: %s" % (self._assignment.executable, error.strerror)).encode())
+            finally:
+                os._exit(127)
+        os.close(tell)
+        with open(hear, "rb") as pipe:  # closed by the exec, without a word, when it worked
+            trouble = pipe.read().decode(errors="replace")
+        if trouble:
+            os.waitpid(self._main, 0)
+        return trouble
+
+    def _become_job(self) -> NoReturn:
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.umask(0o077)
+        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGPIPE", "SIGXFSZ"):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        with contextlib.suppress(OSError):
+            # If memory runs out, the kernel shall take the job and not the runner, who can tell what happened.
+            Path("/proc/self/oom_score_adj").write_text("1000")
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        soft = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for target, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(str(self.directory / name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), target)
+        os.chdir(str(self.directory / "work"))
+        executable = self._assignment.executable
+        path = executable if executable.startswith("/") else str(self.directory / "work" / safe_path(executable))
+        environment = job_environment(
+            self._assignment, self.directory, self._worker, os.environ.get("GRIDTIDE_MACHINE")
+        )
+        os.execve(path, [executable, *self._assignment.arguments], environment)  # noqa: S606
+
+    def _watch(self, started: float) -> None:
+        deadline = started + self._assignment.walltime
+        next_sample = started + min(0.2, self._sample)
+        if (self.directory / "cancel").exists():
+            self._end("cancelled", "cancelled", gentle=True)
+        while self._reap():
+            now = time.monotonic()
+            if self._cause == "exited" and self._status is None:
+                if now >= deadline:
+                    self._end("walltime", "ran longer than %g s" % self._assignment.walltime, gentle=True)
+                elif now >= next_sample:
+                    next_sample = now + self._sample
+                    self._check_memory()
+            if self._kill_at is not None and now >= self._kill_at:
+                send_signal(descendants(os.getpid()), signal.SIGKILL)
+                self._stubborn_at = self._stubborn_at or now + STUBBORN
+                self._kill_at = now + 0.2
+                if now >= self._stubborn_at:
+                    self._text += "; a process of it hangs in the kernel and could not be ended"
+                    return
+            due = [deadline, next_sample] if self._cause == "exited" else []
+            due += [] if self._kill_at is None else [self._kill_at]
+            found = signal.sigtimedwait({signal.SIGCHLD, signal.SIGUSR1}, max(0.0, min(due) - time.monotonic()))
+            if found and found.si_signo == signal.SIGUSR1 and self._cause == "exited":
+                self._end("cancelled", "cancelled", gentle=True)
+
+    def _reap(self) -> bool:
+        """Collect what ended; whether anything lives. Once the main process has ended, the rest has to go."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self._main:
+                self._status = status
+                self._kill_at = time.monotonic()
+
+    def _end(self, cause: str, text: str, *, gentle: bool) -> None:
+        self._cause, self._text = cause, text
+        if gentle:
+            send_signal(descendants(os.getpid()), signal.SIGTERM)
+        self._kill_at = time.monotonic() + (self._grace if gentle else 0.0)
+
+    def _check_memory(self) -> None:
+        limit = self._assignment.memory * 1024 * 1024
+        processes = descendants(os.getpid())
+        used = memory_of(processes, exact=False)
+        if used > limit > 0:
+            used = memory_of(processes, exact=True) or used  # shared pages were counted once per process
+        self._peak = max(self._peak, used)
+        if used > limit > 0:
+            text = "used %d MiB of memory, %d are allowed" % (used >> 20, self._assignment.memory)
+            self._end("memory", text, gentle=False)  # no grace: it may grow while we wait
+
+    def _report(self, wall: float) -> Json:
+        result = end_report(self._cause, self._text)
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result["wall_seconds"] = round(wall, 3)
+        result["cpu_seconds"] = round(usage.ru_utime + usage.ru_stime, 3)
+        result["peak_memory"] = max(self._peak >> 20, usage.ru_maxrss >> 10)
+        if self._status is not None and os.WIFEXITED(self._status):
+            result["exit_code"] = os.WEXITSTATUS(self._status)
+        elif self._status is not None:
+            result["signal"] = os.WTERMSIG(self._status)
+        if self._cause == "exited":
+            self._add_outputs(result)
+            if result["signal"]:
+                result["text"] = ("ended by %s" % signal_name(result["signal"])) + self._text
+            if (result["exit_code"] != 0 or result["cause"] != "exited") and disk_is_full(self.directory):
+                result["text"] += "; the machine's disk is full"
+            result["text"] = result["text"].lstrip("; ")
+        return result
+
+    def _add_outputs(self, result: Json) -> None:
+        try:
+            result["outputs"], problems = find_outputs(self.directory / "work", self._assignment.outputs)
+        except OSError as error:
+            problems = "an output cannot be read: %s" % error.strerror
+        if result["exit_code"] == 0 and problems:
+            result["cause"] = "output-missing"
+            result["text"] = problems + self._text
+        elif result["exit_code"] is not None:
+            result["text"] = "exited with %d" % result["exit_code"] + self._text
+
+    def _write(self, result: Json) -> None:
+        """Into the space set aside for it; on a full disk that is all there is."""
+        spare = self.directory / "spare"
+        data = json.dumps(result).encode()
+        while True:
+            try:
+                with open(os.open(str(spare), os.O_WRONLY | os.O_CREAT, 0o600), "wb", buffering=0) as handle:
+                    handle.write(data)
+                    handle.truncate(len(data))
+                os.replace(str(spare), str(self.directory / "result.json"))
+                return
+            except OSError as error:
+                say("job %s: cannot write its result (%s), trying again" % (self._assignment.job, error.strerror))
+                time.sleep(1.0)  # another job may end and give its disk back; without a result this one is lost
+
+
+def boot_id() -> str:
+    """Which start of the machine this is: process numbers of another one mean nothing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def disk_is_full(directory: Path) -> bool:
+    """Less than 1 MiB, or no file more."""
+    found = os.statvfs(str(directory))
+    return found.f_bavail * found.f_frsize < 1024 * 1024 or (found.f_files > 0 and found.f_favail == 0)
+
+
+class Zygote:
+    """Forks the runners. Made before there is a thread, a token or a connection that they could inherit.
+
+    A runner says on the same channel that it is done; so its end is known at once, without polling.
+    """
+
+    def __init__(self) -> None:
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel.setblocking(False)
+        if os.fork() == 0:
+            try:
+                self.channel.close()
+                self._serve(theirs)
+            finally:
+                os._exit(0)
+        theirs.close()
+
+    def start_runner(self, order: Json) -> None:
+        """OSError when the zygote is gone."""
+        self.channel.send(json.dumps(order).encode())
+
+    def ended(self) -> Optional[str]:
+        """The directory of a runner that is done; None when the zygote is gone. BlockingIOError: nothing now."""
+        return self.channel.recv(4096).decode() or None
+
+    @staticmethod
+    def _serve(channel: socket.socket) -> None:
+        os.setsid()  # a Ctrl-C for the agent is not for those who run jobs
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if number > 2 and number != channel.fileno():
+                with contextlib.suppress(OSError):
+                    os.close(number)
+        while True:
+            message = channel.recv(65536)
+            if not message:
+                return  # the agent is gone; the runners go on
+            order = json.loads(message)
+            if os.fork() == 0:
+                try:
+                    Runner(order).run()
+                except BaseException:  # noqa: BLE001  the last stop before the process ends: leave a trace
+                    say("runner of %s: %s" % (order["directory"], traceback.format_exc()))
+                finally:
+                    with contextlib.suppress(OSError):
+                        channel.send(order["directory"].encode())
+                    os._exit(0)
+
+
+# --- one attempt, seen from the agent -------------------------------------------------------------------------------
+
+
+class JobLost(Exception):
+    """Its runner vanished without a result (killed, or the machine restarted): what became of it is not known."""
+
+
+class LogStream:
+    """One of the two outputs: what the service has of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.offset = 0
+        self.closed = False
+        """The service takes no more of it (its own limit)."""
+
+    def piece(self, most: int) -> bytes:
+        """The next bytes that the service does not have."""
+        if self.closed:
+            return b""
+        try:
+            with open(str(self.path), "rb", buffering=0) as handle:
+                handle.seek(self.offset)
+                return handle.read(most)
+        except OSError:
+            return b""
+
+    def left(self) -> int:
+        """Bytes that the service does not have."""
+        try:
+            return 0 if self.closed else max(0, self.path.stat().st_size - self.offset)
+        except OSError:
+            return 0
+
+    def kept(self, sent: int, length: object) -> None:
+        """The service says how much it has, after ``sent`` bytes were sent from ``offset``."""
+        if not isinstance(length, int) or length < self.offset + sent:
+            self.closed = True
+        self.offset = length if isinstance(length, int) else self.offset
+
+
+class Cache:
+    """Input files of earlier jobs, by digest. Jobs can reach it, so every use checks the digest again."""
+
+    def __init__(self, directory: Path, limit: int) -> None:
+        self._directory, self._limit = directory, limit
+
+    def copy(self, digest: str, target: Path) -> bool:
+        """Whether the target is that file now. LocalTrouble on a full disk."""
+        source = self._directory / digest
+        sink = Download(target)
+        try:
+            with open(str(source), "rb", buffering=0) as handle:
+                sink.start()
+                for piece in iter(lambda: handle.read(PIECE), b""):
+                    sink.write(piece)
+            os.utime(str(source))
+        except OSError:
+            return False
+        finally:
+            sink.close()
+        return sink.digest.hexdigest() == digest
+
+    def keep(self, digest: str, source: Path) -> None:
+        """Remember a file that was checked; forget those that were not used for longest."""
+        try:
+            size = source.stat().st_size
+            if size > self._limit // 4:
+                return
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            files = sorted(
+                (entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(str(self._directory))
+            )
+            used = sum(entry[1] for entry in files)
+            for _, length, path in files:
+                if used + size > self._limit or path.endswith("/" + digest):
+                    os.unlink(path)
+                    used -= length
+            os.link(str(source), str(self._directory / digest))
+        except OSError:
+            return  # it is only a cache
+
+
+class Job:
+    """One attempt: prepare, run, watch, deliver. Every step may be begun again after a crash."""
+
+    def __init__(self, agent: Agent, directory: Path, values: Json, *, reattached: bool) -> None:
+        self._agent = agent
+        self._service = agent.service
+        self.directory = directory
+        self.key = (str(values["job"]), int(values["attempt"]))
+        self._values = values
+        self.need = Resources.from_json(values)
+        self.ended = asyncio.Event()
+        """Set when the runner says that it is done."""
+        self.result: Optional[Json] = None
+        self.task: Optional[asyncio.Future[None]] = None
+        self._cancelled = False
+        self._tick = 0.1 if reattached else LOG_EVERY  # a runner of a former agent can tell us nothing
+        self._logs = [LogStream(directory / "stdout"), LogStream(directory / "stderr")]
+        self._url = "/v1/pilot/jobs/%s" % quote(self.key[0], safe="")
+        self._query = "?attempt=%d" % self.key[1]
+
+    def __str__(self) -> str:
+        return "job %s attempt %d" % self.key
+
+    async def live(self) -> None:
+        """Until the result is delivered. JobLost or GivenUp."""
+        self.result = self._read_result()
+        if self.result is None and not (self.directory / "runner.json").exists():
+            trouble = await self._prepare()
+            if self._cancelled:
+                self._set_result(end_report("cancelled", "cancelled before it started"))
+            elif trouble:
+                self._set_result(end_report("not-started", trouble))
+            else:
+                self._agent.start_runner(self)
+        if self.result is None:
+            await self._watch()
+        say("%s: %s" % (self, (self.result or {}).get("text")))
+        await self._deliver()
+
+    def cancel(self) -> None:
+        """The service wants it ended. Harmless when repeated, or late."""
+        if self.result is not None:
+            return
+        if not self._cancelled:
+            say("%s: the service says cancel" % self)
+        self._cancelled = True
+        with contextlib.suppress(OSError):
+            (self.directory / "cancel").touch()  # for a runner that is just starting
+        pid = self._runner()
+        if pid:
+            send_signal([pid], signal.SIGUSR1)
+
+    # --- prepare
+
+    async def _prepare(self) -> str:
+        """Make the job's directory with its inputs; returns what went wrong, in words."""
+        try:
+            assignment = Assignment.from_json(self._values)
+            for name in ("work", "tmp"):
+                remove_tree(self.directory / name)
+                (self.directory / name).mkdir(mode=0o700)
+            spare = os.open(str(self.directory / "spare"), os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(spare, 0, SPARE)
+            finally:
+                os.close(spare)
+            for entry in assignment.inputs:
+                await self._fetch(entry, executable=safe_path(assignment.executable.lstrip("/")) == entry["name"])
+                if self._cancelled:
+                    return "cancelled"
+        except (ValueError, LocalTrouble, Refused, GivenUp) as error:
+            return str(error)
+        except OSError as error:
+            return "cannot make the job's directory: %s" % error.strerror
+        return ""
+
+    async def _fetch(self, entry: Json, *, executable: bool) -> None:
+        name, digest = str(entry["name"]), str(entry.get("digest", "")).lower()
+        target = self.directory / "work" / name
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not re.match("[0-9a-f]{64}$", digest):
+            raise ValueError("input %s has no usable digest" % name)
+        large = int(entry.get("size", 0)) > PIECE  # small ones are not worth a thread
+        cache = self._agent.cache
+        if not (await in_thread(cache.copy, digest, target) if large else cache.copy(digest, target)):
+            await self._download(name, digest, int(entry.get("size", -1)), target)
+            cache.keep(digest, target)
+        target.chmod(0o700 if executable or entry.get("executable") else 0o600)
+
+    async def _download(self, name: str, digest: str, size: int, target: Path) -> None:
+        path = "%s/inputs/%s%s" % (self._url, quote(name), self._query)
+        for _ in range(3):
+            with contextlib.closing(Download(target)) as sink:
+                await self._persist(lambda: self._service.send("GET", path, sink=sink), "input %s" % name, running=True)
+            if sink.digest.hexdigest() == digest and size in (-1, sink.size):
+                return
+            say("%s: input %s came damaged" % (self, name))
+        raise ValueError("input %s does not have the digest that it should have" % name)
+
+    # --- watch
+
+    def _runner(self) -> int:
+        """Process number of the living runner, or 0."""
+        claim = read_json(self.directory / "runner.json")
+        if not claim or claim.get("boot") != boot_id():
+            return 0
+        pid = int(claim.get("pid", 0))
+        found = process_stat(pid)
+        return pid if found and found[1] == claim.get("started") else 0
+
+    async def _watch(self) -> None:
+        started = time.monotonic()
+        pushing: Optional[asyncio.Future[None]] = None
+        try:
+            while self.result is None:
+                told = await within(self.ended.wait(), self._tick)
+                self.ended.clear()
+                alive = bool(self._runner())
+                self.result = self._read_result()  # after the look at the runner: it writes first and ends then
+                if self.result is None and not alive:
+                    self._without_runner(told or time.monotonic() - started > PATIENCE)
+                if self.result is None and (pushing is None or pushing.done()):
+                    pushing = asyncio.ensure_future(self._push_logs())
+        finally:
+            if pushing is not None:
+                pushing.cancel()
+                await asyncio.wait({pushing})
+
+    def _without_runner(self, for_good: bool) -> None:
+        if (self.directory / "runner.json").exists():
+            send_signal(marked_processes(job_mark(*self.key, self._agent.context.worker)), signal.SIGKILL)
+            raise JobLost()
+        if for_good:
+            self._set_result(end_report("not-started", "the machine could not start a process for the job"))
+
+    def _read_result(self) -> Optional[Json]:
+        return read_json(self.directory / "result.json")
+
+    def _set_result(self, result: Json) -> None:
+        self.result = result
+        with contextlib.suppress(OSError):  # on a full disk it is kept in memory alone
+            write_atomic(self.directory / "result.json", json.dumps(result))
+
+    async def _push_logs(self, leave: int = 0) -> None:
+        """Send what is new, but for the last ``leave`` bytes of each stream. Gives up quietly: it is tried again."""
+        started = time.monotonic()
+        for log in self._logs:
+            while log.left() > leave:
+                data = log.piece(LOG_POST)
+                try:
+                    log.kept(len(data), await self._post_log(log, data))
+                except Refused as refusal:
+                    length = refusal.values.get("length")
+                    if isinstance(length, int) and refusal.status == 409 and length < log.offset:
+                        log.offset = length
+                    else:
+                        log.closed = True
+                except NoAnswer as silence:
+                    if leave == 0:
+                        await asyncio.sleep(silence.retry_after or 0)
+                        break
+                    raise
+        await asyncio.sleep(max(0.0, started + LOG_EVERY - time.monotonic()) if leave == 0 else 0)
+
+    async def _post_log(self, log: LogStream, data: bytes) -> object:
+        path = "%s/log%s&stream=%s&offset=%d" % (self._url, self._query, log.name, log.offset)
+        answer = await self._service.send("POST", path, data)
+        return answer.values().get("length")
+
+    # --- deliver
+
+    async def _deliver(self) -> None:
+        assert self.result is not None  # noqa: S101
+        small = sum(output["size"] for output in self.result["outputs"]) < 4 * PIECE
+        holds = small and self._agent.question.take(self)
+        if not holds:
+            self._agent.free_changed()
+        try:
+            for output in self.result["outputs"]:
+                await self._upload(output)
+            await self._persist(lambda: self._push_logs(leave=PIECE), "log")
+            answer, asked = await self._finish(ride=holds)
+        finally:
+            self._agent.question.give_back(self)
+            self._agent.look_again()
+        if not answer.get("accepted", True):
+            say("%s: its result is not wanted any more" % self)
+        self._agent.heed(answer, asked)
+        await in_thread(remove_tree, self.directory)
+
+    async def _upload(self, output: Json) -> None:
+        assert self.result is not None  # noqa: S101
+        path = "%s/outputs/%s%s&digest=%s" % (self._url, quote(output["name"]), self._query, output["digest"])
+        file = self.directory / "work" / output["file"]
+        try:
+            await self._persist(lambda: self._service.put(path, file), "output %s" % output["name"])
+        except (Refused, LocalTrouble) as trouble:
+            if self.result["cause"] == "exited" and self.result["exit_code"] == 0:
+                self.result["cause"] = "output-missing"
+                self.result["text"] = "output %s could not be delivered: %s" % (output["name"], trouble)
+
+    async def _finish(self, *, ride: bool) -> Tuple[Json, float]:
+        assert self.result is not None  # noqa: S101
+        body = {name: self.result[name] for name in self.result if name not in ("outputs", "ended")}
+        body["attempt"] = self.key[1]
+        body["logs"] = {}
+        for log in self._logs:
+            data = base64.b64encode(log.piece(PIECE)).decode()
+            body["logs"][log.name] = {"offset": log.offset, "data": data}
+        asked = 0.0
+        first = ride
+
+        async def attempt() -> Json:
+            nonlocal asked, first
+            body["request"] = self._agent.next_question(0.0) if first else None
+            asked, first = time.monotonic(), False  # a question that got no answer is the asker's business then
+            try:
+                return await self._service.ask("POST", self._url + "/finished", body)
+            except NoAnswer:
+                self._agent.question.give_back(self)
+                self._agent.look_again()
+                raise
+
+        try:
+            return await self._persist(attempt, "result"), asked
+        except Refused as refusal:
+            say("%s: the service does not take its result: %s" % (self, refusal))
+            return {"accepted": False}, 0.0
+
+    async def _persist(self, call: Callable[[], Awaitable[T]], what: str, *, running: bool = False) -> T:
+        """Repeat until there is an answer. GivenUp after a day, or when the lease is over and we are not wanted."""
+        backoff = Backoff()
+        until = time.time() + DELIVERY if running else float((self.result or {}).get("ended", 0)) + DELIVERY
+        while True:
+            try:
+                return await call()
+            except NoAnswer as silence:
+                trouble, after = str(silence), silence.retry_after
+            except Refused as refusal:
+                if refusal.status not in (401, 403):
+                    raise
+                if self._agent.lease_is_over():
+                    raise GivenUp("%s: %s" % (what, refusal)) from refusal
+                trouble, after = str(refusal), None
+            if time.time() > until or (running and (self._cancelled or self._agent.lease_is_over())):
+                raise GivenUp("%s: no answer from the service (%s)" % (what, trouble))
+            pause = backoff.pause(after)
+            say("%s: %s: %s; again in %.1f s" % (self, what, trouble, pause))
+            await asyncio.sleep(pause)
+
+
+async def within(awaitable: Awaitable[Any], seconds: float) -> bool:
+    """Whether it came about in that time."""
+    try:
+        await asyncio.wait_for(awaitable, seconds)
+    except asyncio.TimeoutError:
+        return False
+    return True
+
+
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Run what may block for long beside the loop."""
+    return await asyncio.get_event_loop().run_in_executor(None, lambda: function(*arguments))
+
+
+# --- the agent ------------------------------------------------------------------------------------------------------
+
+
+class Bell:
+    """Wakes everybody who waits. Take the wait first and look at the state then: so nothing is slept through."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.Future[None] = asyncio.get_event_loop().create_future()
+
+    def ring(self) -> None:
+        """Something changed."""
+        self._next.set_result(None)
+        self._next = asyncio.get_event_loop().create_future()
+
+    def wait(self) -> asyncio.Future[None]:
+        """Done at the next ring. Not to be cancelled: it is shared."""
+        return self._next
+
+
+class Question:
+    """The agent's one question for a job; whoever asks it (the asker, or a job's last report) holds it.
+
+    Its number changes when a job came, and only then: whatever answer was lost, the next question is the same one and
+    gets the job that may have been given already. The count survives a restart.
+    """
+
+    def __init__(self, path: Path, series: str) -> None:
+        self._path, self._series = path, series
+        self._holder: Optional[object] = None
+        self.open = False
+        """It was asked and no answer has been seen: a job may have been given to us."""
+        try:
+            self.taken = int(path.read_text())
+        except (OSError, ValueError):
+            self.taken = 0
+
+    @property
+    def number(self) -> str:
+        """What the service knows it by."""
+        return "%s-%d" % (self._series, self.taken)
+
+    def take(self, holder: object) -> bool:
+        """Whether the holder may ask now."""
+        if self._holder is None:
+            self._holder = holder
+        return self._holder is holder
+
+    def give_back(self, holder: object) -> None:
+        """Harmless when it is somebody else's."""
+        if self._holder is holder:
+            self._holder = None
+
+    def next(self) -> None:
+        """A job came: the next question is another one."""
+        self.taken += 1
+        try:
+            write_atomic(self._path, str(self.taken))
+        except OSError as error:
+            say("cannot count jobs on disk: %s" % error.strerror)  # matters after a restart only: the job is known
+
+
+class Agent:
+    """Joins, asks for jobs while there is room for one, reports, obeys, leaves."""
+
+    def __init__(self, context: Context, zygote: Zygote) -> None:
+        self.context = context
+        self.service = Service(context)
+        self.directory = context.path.parent
+        disk = context.resources.disk << 20
+        self.cache = Cache(self.directory / "cache", min(CACHE, disk // 10) if disk else CACHE)
+        self.question = Question(self.directory / "taken", "unset")
+        self._zygote = zygote
+        self._state: Json = {}
+        self._jobs: Dict[Tuple[str, int], Job] = {}
+        self._tasks: List[asyncio.Future[None]] = []
+        self._changed = Bell()
+        self._nudge = asyncio.Event()
+        self._poll: Optional[asyncio.Future[None]] = None
+        self._ordered_at = 0.0
+        self._ordered_drain = False
+        self._leaving = ""
+        """Why it drains for good; empty while it does not."""
+        self._stopped = False
+
+    # --- from join to leave
+
+    async def run(self) -> int:
+        """The whole life; returns the exit status."""
+        loop = asyncio.get_event_loop()
+        loop.add_reader(self._zygote.channel.fileno(), self._runners_ended)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.leave, "told by %s" % signal_name(number))
+        joined = await self._join()
+        if joined:
+            self._recover()
+            for work in (self._keep_contact, self._keep_lease) + ((self._keep_asking,) if self._pulls() else ()):
+                self._tasks.append(asyncio.ensure_future(work()))
+            changed = self._changed.wait()
+            while not self._may_go():
+                await asyncio.wait([changed, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+                changed = self._changed.wait()
+                self._check_tasks()
+            for task in self._tasks:
+                task.cancel()
+            await self._say_goodbye()
+        self.service.close()
+        shut_down(self.context.shutdown)
+        return 0 if joined else 1
+
+    async def _join(self) -> bool:
+        """Whether the service expects us."""
+        path = self.directory / "agent.json"
+        self._state = read_json(path) or {}
+        if "worker_token" not in self._state:
+            token = "gtw_%s.%s" % (self.context.worker, secrets.token_urlsafe(32))
+            self._state = {"version": 1, "worker_token": token, "series": secrets.token_hex(8)}
+            write_atomic(path, json.dumps(self._state), sync=True)
+        self.service.token = self._state["worker_token"]
+        self.question = Question(self.directory / "taken", self._state["series"])
+        if self.context.join_token:
+            answer = await self._ask_to_join()
+            if answer is None:
+                return False
+            self._state["joined"] = {name: answer.get(name) for name in ("lease", "heartbeat", "single_use")}
+            self._state["joined"]["kind"] = (answer.get("queue") or {}).get("kind")
+            write_atomic(path, json.dumps(self._state), sync=True)
+            self.context.forget_join_token()
+            say("joined as %s" % self.context.worker)
+        elif "joined" not in self._state:
+            say("no join token, and never joined: nobody expects this machine")
+            return False
+        else:
+            say("going on as %s" % self.context.worker)
+        self._note_terms(self._state["joined"])
+        self.service.heard = time.monotonic()
+        if self._state["joined"]["single_use"] and self.question.taken:
+            self.leave("its one job was taken")
+        return True
+
+    async def _ask_to_join(self) -> Optional[Json]:
+        backoff, until = Backoff(), time.monotonic() + DELIVERY
+        values = {"worker_token": self.service.token, "host": self.context.host(), "agent": VERSION}
+        while not self._leaving and time.monotonic() < until:
+            try:
+                return await self.service.ask("POST", "/v1/worker/join", values, token=self.context.join_token or "")
+            except Refused as refusal:
+                say("nobody expects this machine: the service refused the join (%s)" % refusal)
+                return None
+            except NoAnswer as silence:
+                pause = backoff.pause(silence.retry_after)
+                say("join: %s; again in %.1f s" % (silence, pause))
+                await asyncio.wait({self._changed.wait()}, timeout=pause)
+        return None
+
+    def _pulls(self) -> bool:
+        """Other queues than the pilot queue hand out their jobs themselves."""
+        return self._state["joined"].get("kind") in (None, "pilot")
+
+    def _note_terms(self, values: Json) -> None:
+        for name in ("lease", "heartbeat"):
+            given = values.get(name)
+            if isinstance(given, (int, float)) and given > 0:
+                self._state["joined"][name] = float(given)
+
+    def _recover(self) -> None:
+        """Take up what a former agent ran."""
+        root = self.directory / "jobs"
+        root.mkdir(mode=0o700, exist_ok=True)
+        for directory in sorted(root.iterdir()):
+            values = read_json(directory / "assignment.json")
+            if values is None:
+                remove_tree(directory)  # never recorded: the same question gets it again
+            else:
+                self._add_job(Job(self, directory, values, reattached=True))
+                say("job %(job)s attempt %(attempt)s: found again" % values)
+
+    def _check_tasks(self) -> None:
+        for task in self._tasks:
+            if task.done():
+                task.result()  # a defect: end here, loudly; whoever starts us again finds everything on disk
+        self._tasks = [task for task in self._tasks if not task.done()]
+
+    def leave(self, why: str) -> None:
+        """Drain for good: ask for nothing more, finish what runs, then go."""
+        if not self._leaving:
+            say("draining, then leaving: %s" % why)
+            self._leaving = why
+        self._changed.ring()
+        self._nudge.set()
+
+    def _may_go(self) -> bool:
+        if self._jobs or not (self._leaving or self._stopped):
+            return False
+        return self._stopped or not self.question.open or self.lease_is_over()
+
+    async def _say_goodbye(self) -> None:
+        text = "ordered to stop" if self._stopped else self._leaving
+        backoff, until = Backoff(), time.monotonic() + FAREWELL
+        while True:
+            try:
+                await self.service.ask("POST", "/v1/worker/done", {"text": text})
+                return say("done: %s" % text)
+            except Refused as refusal:
+                return say("done: %s (the service: %s)" % (text, refusal))
+            except NoAnswer as silence:
+                pause = backoff.pause(silence.retry_after)
+                if time.monotonic() + pause > until:
+                    return say("done: %s (and the service does not answer: %s)" % (text, silence))
+                await asyncio.sleep(pause)
+
+    # --- contact and orders
+
+    def lease_is_over(self) -> bool:
+        """No answer for longer than the service granted."""
+        lease: float = self._state["joined"]["lease"]
+        return time.monotonic() - self.service.heard >= lease
+
+    def draining(self) -> bool:
+        """Whether no more jobs are wanted, by us or by the service."""
+        return bool(self._leaving) or self._ordered_drain or self._stopped
+
+    async def _keep_lease(self) -> None:
+        """The dead man's switch."""
+        while not self.lease_is_over():  # noqa: ASYNC110  time passes by itself: there is no event to wait for
+            await asyncio.sleep(max(0.01, self.service.heard + self._state["joined"]["lease"] - time.monotonic()))
+        self.leave("no contact with the service for %g s" % self._state["joined"]["lease"])
+
+    async def _keep_contact(self) -> None:
+        """A sign of life per heartbeat; at once when we began to drain or became empty."""
+        backoff = Backoff(first=0.2, most=10.0)
+        while True:
+            self._nudge.clear()
+            pause: float = self._state["joined"]["heartbeat"]
+            try:
+                await self._sign_of_life()
+                backoff.reset()
+            except NoAnswer as silence:
+                pause = max(min(pause, backoff.pause()), silence.retry_after or 0)
+                say("alive: %s; again in %.1f s" % (silence, pause))
+            except Refused as refusal:
+                say("alive: %s" % refusal)
+            await within(self._nudge.wait(), pause)
+
+    async def _sign_of_life(self) -> None:
+        draining, asked = self.draining(), time.monotonic()
+        load = os.getloadavg()[0] / (os.cpu_count() or 1)
+        running = [{"job": job, "attempt": attempt} for job, attempt in self._jobs]
+        values = {"load": round(load, 3), "running": running, "draining": draining}
+        answer = await self.service.ask("POST", "/v1/worker/alive", values)
+        self._note_terms(answer)
+        self.heed(answer, asked)
+        for job in list(self._jobs.values()):
+            if job.key[0] in (answer.get("cancel") or ()):
+                job.cancel()
+        if draining:
+            self._ask_anew()  # the service knows that we drain: no need to wait until it answers the open question
+
+    def heed(self, answer: Json, asked: float) -> None:
+        """Follow the order in an answer to a question asked at that time, and take the job in it.
+
+        An order that was asked for earlier than one already followed is old news.
+        """
+        order = answer.get("order", "continue")
+        if asked >= self._ordered_at:
+            self._ordered_at = asked
+            if order == "stop" and not self._stopped:
+                say("the service says stop")
+                self._stopped = True
+            elif self._ordered_drain != (order != "continue"):
+                self._ordered_drain = order != "continue"
+                say("the service says %s" % order)
+            if self.draining():
+                self._nudge.set() if not self._jobs else None
+        if "job" in answer:
+            self.question.open = False
+            if answer["job"] is not None:
+                self._take_job(answer["job"])
+        self._changed.ring()
+
+    # --- jobs
+
+    def free(self) -> Resources:
+        """What no running job needs. Jobs that only wait to be delivered need nothing any more."""
+        left = self.context.resources
+        for job in self._jobs.values():
+            if job.result is None:
+                left = left.minus(job.need)
+        return left
+
+    def next_question(self, wait: float) -> Optional[Json]:
+        """The question as it stands, to be sent by its holder. None when we want no job."""
+        free = self.free()
+        if not self.question.open and (self.draining() or free.cores < 1):
+            return None
+        self.question.open = True
+        return {"number": self.question.number, "free": asdict(free), "wait": 0.0 if self.draining() else wait}
+
+    def look_again(self) -> None:
+        """Something is free that was not: room, or the question."""
+        self._changed.ring()
+
+    def free_changed(self) -> None:
+        """There is more room than the open question says."""
+        self._ask_anew()
+        self._changed.ring()
+
+    def _ask_anew(self) -> None:
+        if self._poll is not None:
+            self._poll.cancel()
+
+    async def _keep_asking(self) -> None:
+        backoff = Backoff()
+        while True:
+            changed = self._changed.wait()
+            wanted = self.question.take(self) and self.next_question(POLL)
+            if not wanted:
+                self.question.give_back(self)
+                await asyncio.wait({changed})
+                continue
+            self._poll = asyncio.ensure_future(self._ask(wanted, backoff))
+            try:
+                await asyncio.wait({self._poll})
+            finally:
+                self.question.give_back(self)
+                self._poll.cancel()
+            if not self._poll.cancelled():
+                self._poll.result()
+            self._poll = None
+
+    async def _ask(self, question: Json, backoff: Backoff) -> None:
+        asked = time.monotonic()
+        try:
+            answer = await self.service.ask("POST", "/v1/pilot/request", question, wait=question["wait"])
+            if "job" not in answer:
+                raise NoAnswer("the answer to the request names no job")
+            self.heed(answer, asked)
+            backoff.reset()
+        except (NoAnswer, Refused) as trouble:
+            pause = backoff.pause(getattr(trouble, "retry_after", None))
+            say("request: %s; again in %.1f s" % (trouble, pause))
+            await asyncio.sleep(pause)
+
+    def _take_job(self, values: Any) -> None:
+        """Record it, then start it. What cannot even be recorded is refused by its own report."""
+        try:
+            name, attempt = str(values["job"]), int(values["attempt"])
+        except (TypeError, KeyError, ValueError):
+            return say("request: the answer holds a job without a name")
+        if not re.match(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", name):
+            return say("request: %r is no name of a job" % name)
+        self.question.next()
+        if (name, attempt) in self._jobs:
+            return None
+        directory = self.directory / "jobs" / ("%s-%d" % (name, attempt))
+        job = Job(self, directory, values, reattached=False)
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(directory / "assignment.json", json.dumps(values))
+        except OSError as error:
+            job.result = end_report("not-started", "cannot record the job: %s" % error.strerror)
+        self._add_job(job)
+        if self._state["joined"]["single_use"]:
+            self.leave("its one job was taken")
+        return None
+
+    def _add_job(self, job: Job) -> None:
+        self._jobs[job.key] = job
+        job.task = asyncio.ensure_future(self._live(job))
+
+    async def _live(self, job: Job) -> None:
+        for trial in range(3):
+            try:
+                await job.live()
+                break
+            except JobLost:
+                say("%s: its runner is gone and left no result; the service will give the job to another" % job)
+                remove_tree(job.directory)
+                self.leave("a job was lost here, this machine is not to be trusted")
+                break
+            except GivenUp as end:
+                say("%s: given up: %s" % (job, end))
+                break
+            except Exception:  # noqa: BLE001  the barrier of a job's task: one bad job must not end the others
+                say("%s: %s" % (job, traceback.format_exc()))
+                await asyncio.sleep(1.0 + trial)
+        else:
+            self.leave("a defect: see the log")
+        del self._jobs[job.key]
+        self._changed.ring()
+        if self.draining():
+            self._nudge.set()
+
+    def start_runner(self, job: Job) -> None:
+        """Through the zygote. Without one, begin again with a new one: all is on disk."""
+        order = {
+            "directory": str(job.directory),
+            "worker": self.context.worker,
+            "grace": self.context.grace,
+            "sample": self.context.sample,
+        }
+        try:
+            self._zygote.start_runner(order)
+        except OSError:
+            begin_again()
+
+    def _runners_ended(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                try:
+                    directory = self._zygote.ended()
+                except ConnectionError:
+                    directory = None
+                if directory is None:
+                    begin_again()
+                for job in self._jobs.values():
+                    if str(job.directory) == directory:
+                        job.ended.set()
+
+
+def begin_again() -> NoReturn:
+    """Become a new agent in place of this one. Jobs run on; the new one finds them."""
+    say("the process that starts jobs is gone: beginning again")
+    os.execv(sys.executable, [sys.executable, "-I", *sys.argv])  # noqa: S606
+
+
+def shut_down(how: str) -> None:
+    """``exit``: nothing to do. ``poweroff``: by the first means that works."""
+    if how != "poweroff":
+        return
+    for command in (["systemctl", "poweroff"], ["poweroff", "-f"]):
+        if shutil.which(command[0]) and subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode == 0:  # noqa: S603
+            return
+    os.sync()
+    ctypes.CDLL(None).reboot(0x4321FEDC)  # RB_POWER_OFF: a machine without either program
+
+
+async def live(context: Context, zygote: Zygote) -> int:
+    """The agent is made inside the loop, because in Python 3.8 its events belong to the loop they are made in."""
+    return await Agent(context, zygote).run()
+
+
+def main() -> int:
+    """Exit status 0: left after its work; 1: nobody expects this machine; 2: it cannot work here."""
+    parser = argparse.ArgumentParser(description="Gridtide's worker agent")
+    parser.add_argument("--context", required=True, type=Path, metavar="FILE")
+    path = Path(os.path.abspath(str(parser.parse_args().context)))
+    os.umask(0o077)
+    zygote = Zygote()
+    try:
+        context = Context.load(path)
+        # Only now: the lock would be inherited by the zygote, and outlive the agent with it.
+        lock = os.open(str(path.parent / "agent.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return asyncio.run(live(context, zygote))
+    except BlockingIOError:
+        say("another agent works in %s" % path.parent)
+    except KeyError as error:
+        say("the context %s cannot be used: %s is missing" % (path, error))
+    except (OSError, ValueError) as error:
+        say("the context %s cannot be used: %s" % (path, describe(error)))
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""When each worker was last heard of, and what it then said that wants a second hearing. In memory only.
+
+After a restart nothing is known, and every worker gets a full lease from then on: the time for which this service did
+not listen is no evidence against anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from gridtide.clock import Clock
+from gridtide.model.ids import WorkerId
+from gridtide.pilot.protocol import JobId
+
+Listed = tuple[JobId, int]
+
+
+class Contacts:
+    """``lease`` is in seconds."""
+
+    def __init__(self, clock: Clock, lease: float) -> None:
+        self._clock = clock
+        self._lease = lease
+        self._started = clock.now()
+        self._last: dict[WorkerId, float] = {}
+        self._unsaved: dict[WorkerId, float] = {}
+        self._insisting: set[WorkerId] = set()
+        self._unlisted: dict[WorkerId, dict[Listed, float]] = {}
+
+    def note(self, worker: WorkerId) -> None:
+        """A sign of life."""
+        self._last[worker] = self._unsaved[worker] = self._clock.now()
+
+    def ends(self, worker: WorkerId) -> float:
+        """When its lease ends, unless it is heard of before."""
+        return self._last.get(worker, self._started) + self._lease
+
+    def silent(self, worker: WorkerId) -> bool:
+        """Whether its lease has ended."""
+        return self._clock.now() > self.ends(worker)
+
+    def unsaved(self) -> dict[WorkerId, float]:
+        """Contacts since the last call."""
+        taken, self._unsaved = self._unsaved, {}
+        return taken
+
+    def insists(self, worker: WorkerId, *, draining: bool) -> bool:
+        """Whether it says for the second time in a row that it drains although it was told to go on.
+
+        The first time it may only not know yet that a drain was taken back.
+        """
+        again = draining and worker in self._insisting
+        if draining:
+            self._insisting.add(worker)
+        else:
+            self._insisting.discard(worker)
+        return again
+
+    def obeys(self, worker: WorkerId) -> None:
+        """It drains because it was told to."""
+        self._insisting.discard(worker)
+
+    def missing(self, worker: WorkerId, attempts: Collection[Listed]) -> None:
+        """Attempts that it was given and does not list as running: its answer may have been lost, or it forgot them."""
+        before = self._unlisted.pop(worker, {})
+        now = self._clock.now()
+        if attempts:
+            self._unlisted[worker] = {attempt: before.get(attempt, now) for attempt in attempts}
+
+    def forgotten(self) -> dict[WorkerId, set[Listed]]:
+        """Attempts that a worker in contact has not listed for a whole lease."""
+        limit = self._clock.now() - self._lease
+        found = {
+            worker: {attempt for attempt, since in attempts.items() if since < limit}
+            for worker, attempts in self._unlisted.items()
+        }
+        return {worker: attempts for worker, attempts in found.items() if attempts}
+
+    def drop(self, workers: Iterable[WorkerId]) -> None:
+        """Their machines are gone."""
+        for worker in workers:
+            self._last.pop(worker, None)
+            self._unsaved.pop(worker, None)
+            self._unlisted.pop(worker, None)
+            self._insisting.discard(worker)

@@ -1,0 +1,124 @@
+"""The pilot queue's workers: admission, drain, and how the controller sees them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+
+from gridtide.model.demand import Attribute, Node, Nodes, NodeState
+from gridtide.model.ids import GroupName, WorkerId
+from gridtide.model.resources import Resources
+from gridtide.pilot.matching import digest_of, host_resources
+from gridtide.pilot.scheduling import at_most, worker_rows
+from gridtide.pilot.tables import attempts, classes, jobs, workers
+
+# One statement, so that workers and jobs are of one moment on any database and isolation level.
+_NODES: Final = (
+    select(
+        workers.c.id,
+        workers.c.cores,
+        workers.c.memory,
+        workers.c.disk,
+        workers.c.gpus,
+        workers.c.draining,
+        workers.c.idle_since,
+        func.count(attempts.c.job).label("running"),
+        func.coalesce(func.sum(classes.c.cores), 0).label("used_cores"),
+        func.coalesce(func.sum(classes.c.memory), 0).label("used_memory"),
+        func.coalesce(func.sum(classes.c.disk), 0).label("used_disk"),
+        func.coalesce(func.sum(classes.c.gpus), 0).label("used_gpus"),
+    )
+    .select_from(workers)
+    .outerjoin(attempts, and_(attempts.c.worker == workers.c.id, attempts.c.ended.is_(None)))
+    .outerjoin(jobs, jobs.c.id == attempts.c.job)
+    .outerjoin(classes, classes.c.id == jobs.c.class_id)
+    .group_by(workers.c.id)
+    .order_by(workers.c.id)
+)
+
+
+def nodes(connection: Connection) -> Nodes:
+    """All admitted workers, as the tables have them."""
+    found: list[Node] = []
+    for row in connection.execute(_NODES):
+        total = Resources(row.cores, row.memory, row.disk, row.gpus)
+        used = Resources(int(row.used_cores), int(row.used_memory), int(row.used_disk), int(row.used_gpus))
+        state = NodeState.ACCEPTING
+        if row.draining:
+            state = NodeState.DRAINING if row.running else NodeState.DRAINED
+        found.append(
+            Node(
+                name=row.id,
+                worker=WorkerId(row.id),
+                state=state,
+                total=total,
+                free=total.minus(at_most(used, total)),
+                running=row.running,
+                idle_since=None if row.running else row.idle_since,
+            )
+        )
+    return tuple(found)
+
+
+def unavailable(node: Node) -> Node:
+    """The same node out of contact: not evidence of anything else."""
+    return dataclasses.replace(node, state=NodeState.UNAVAILABLE)
+
+
+def admit(
+    connection: Connection,
+    worker: WorkerId,
+    group: GroupName,
+    host: Mapping[str, Attribute],
+    *,
+    single_use: bool,
+    now: float,
+) -> None:
+    """Make the worker known. Repeated, it only describes its machine anew: what it runs and its drain stay."""
+    total = host_resources(host)
+    described = {
+        "group_name": group,
+        "host": dict(host),
+        "host_digest": digest_of(host),
+        "cores": total.cores,
+        "memory": total.memory,
+        "disk": total.disk,
+        "gpus": total.gpus,
+        "single_use": single_use,
+        "contact": now,
+    }
+    if connection.execute(update(workers).where(workers.c.id == worker).values(described)).rowcount:
+        return
+    begun = {"id": worker, "draining": False, "final": False, "idle_since": now}
+    connection.execute(insert(workers), {**described, **begun})
+
+
+def set_draining(connection: Connection, names: Sequence[WorkerId], draining: bool) -> list[WorkerId]:
+    """Returns those that took it: the known ones, and of those to be taken back the ones that may be."""
+    known = worker_rows(connection, names)
+    taken = [name for name in names if name in known and (draining or not known[name].final)]
+    changed = [name for name in taken if known[name].draining is not draining]
+    if changed:
+        connection.execute(update(workers).where(workers.c.id.in_(changed)).values(draining=draining))
+    return taken
+
+
+def set_final(connection: Connection, name: WorkerId) -> None:
+    """It drains of its own will: nobody can take that back."""
+    connection.execute(update(workers).where(workers.c.id == name).values(draining=True, final=True))
+
+
+def forget(connection: Connection, names: Sequence[WorkerId]) -> None:
+    """Their machines are gone. What they ran must have been given up before."""
+    connection.execute(delete(workers).where(workers.c.id.in_(names)))
+
+
+_CONTACT: Final = update(workers).where(workers.c.id == bindparam("name")).values(contact=bindparam("new_contact"))
+
+
+def keep_contacts(connection: Connection, contacts: Mapping[WorkerId, float]) -> None:
+    """Times of last contact, in bulk."""
+    connection.execute(_CONTACT, [{"name": name, "new_contact": at} for name, at in sorted(contacts.items())])

@@ -1,0 +1,248 @@
+"""The snapshot, indexed by worker: who is seen where, how fresh that is, and what it may be used for.
+
+Everything that decides whether a reading counts as evidence is asked here, so that no rule has its own idea of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from gridtide.model.demand import Node, NodeState
+from gridtide.model.ids import CloudName, GroupName, MachineId, QueueName, WorkerId
+from gridtide.model.machines import Machine, MachineState
+from gridtide.model.readings import Fresh, Missing, Reading, Unconfirmed, fresh, last_known
+from gridtide.model.reasons import Cause, Reason
+from gridtide.model.rules import GroupRules, SiteRules, Wishes
+from gridtide.model.snapshot import CloudView, QueueView, Snapshot
+from gridtide.model.workers import Worker
+
+REGISTRATION_ALLOWANCE: Final = 60.0
+"""Seconds from joining until a queue lists the worker. Smaller: machines are launched for jobs that a worker which has
+just joined would take. Larger: a worker that the queue has lost counts as capacity for longer."""
+
+ENDED: Final = frozenset({MachineState.ENDING, MachineState.STOPPED, MachineState.BROKEN, MachineState.GONE})
+"""What a machine cannot come back from by itself."""
+
+_NOT_READ: Final = Missing(error="not read yet", failing_since=0.0)
+_NO_QUEUE: Final = QueueView(demand=_NOT_READ, nodes=_NOT_READ)
+_NO_CLOUD: Final = CloudView(machines=_NOT_READ, shapes=_NOT_READ)
+_NO_WISHES: Final = Wishes()
+
+_LEAST_ENDED_FIRST: Final = (NodeState.ACCEPTING, NodeState.UNAVAILABLE, NodeState.DRAINING, NodeState.DRAINED)
+"""A worker with several nodes is as far on its way out as the one that is least far."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the queues say of one worker: all nodes that carry its id, taken together."""
+
+    nodes: tuple[Node, ...]
+    state: NodeState
+    running: int
+    idle_since: float | None
+    """Since when none of them runs anything."""
+    started: float | None
+    """When the oldest of the readings began; None when one of them is not fresh."""
+
+    def joined_with(self, other: Seen) -> Seen:
+        """Both together: no surer and no emptier than either."""
+        unsure = self.started is None or other.started is None
+        busy = self.idle_since is None or other.idle_since is None
+        return Seen(
+            nodes=self.nodes + other.nodes,
+            state=min(self.state, other.state, key=_LEAST_ENDED_FIRST.index),
+            running=self.running + other.running,
+            idle_since=None if busy else max(self.idle_since or 0.0, other.idle_since or 0.0),
+            started=None if unsure else min(self.started or 0.0, other.started or 0.0),
+        )
+
+
+@dataclass(slots=True)
+class Listed:
+    """A machine that carries a worker's id, and the cloud that lists it."""
+
+    cloud: CloudName
+    machine: Machine
+
+
+class Evidence:
+    """Built once in a cycle; read by every rule."""
+
+    def __init__(self, snapshot: Snapshot, rules: SiteRules) -> None:
+        self.snapshot = snapshot
+        self.rules = rules
+        self.now = snapshot.now
+        self.seen: dict[WorkerId, Seen] = {}
+        self.foreign_nodes: dict[QueueName, list[Node]] = {}
+        self.machines: dict[WorkerId, list[Listed]] = {}
+        self.untagged: set[tuple[CloudName, MachineId]] = set()
+        self._warming: dict[tuple[GroupName, CloudName | None], Reason | None] = {}
+        for queue in sorted(snapshot.queues):
+            self._index_nodes(queue)
+        for cloud in sorted(snapshot.clouds):
+            self._index_machines(cloud)
+
+    def _index_nodes(self, queue: QueueName) -> None:
+        reading = self.snapshot.queues[queue].nodes
+        known = last_known(reading)
+        if known is None:
+            return
+        started = known.started if isinstance(reading, Fresh) else None
+        foreign = self.foreign_nodes.setdefault(queue, [])
+        for node in known.value:
+            worker = node.worker
+            if worker is None:
+                foreign.append(node)
+                continue
+            seen = Seen((node,), node.state, node.running, node.idle_since, started)
+            before = self.seen.get(worker)
+            self.seen[worker] = seen if before is None else before.joined_with(seen)
+
+    def _index_machines(self, cloud: CloudName) -> None:
+        known = last_known(self.snapshot.clouds[cloud].machines)
+        if known is None:
+            return
+        for machine in known.value:
+            if machine.worker is None:
+                self.untagged.add((cloud, machine.id))
+            else:
+                self.machines.setdefault(machine.worker, []).append(Listed(cloud, machine))
+
+    # --- what belongs to what
+
+    def group(self, worker: Worker) -> GroupRules | None:
+        """The worker's group; None when the site file has it no more."""
+        return self.rules.groups.get(worker.group)
+
+    def wishes(self, group: GroupName) -> Wishes:
+        """What operators asked of the group."""
+        return self.snapshot.wishes.get(group, _NO_WISHES)
+
+    def closing(self, worker: Worker) -> Reason | None:
+        """Why the whole group ends, if it does."""
+        if worker.group not in self.rules.groups:
+            return Reason(Cause.WITHDRAWN, f"group {worker.group} is not in the site file any more")
+        if self.wishes(worker.group).closing:
+            return Reason(Cause.OPERATOR, f"an operator closes group {worker.group}")
+        return None
+
+    def queue(self, name: QueueName) -> QueueView:
+        """What is known of the queue; nothing, when it is not in the snapshot."""
+        return self.snapshot.queues.get(name, _NO_QUEUE)
+
+    def cloud(self, name: CloudName) -> CloudView:
+        """What is known of the cloud; nothing, when it is not in the snapshot."""
+        return self.snapshot.clouds.get(name, _NO_CLOUD)
+
+    def settle(self, cloud: CloudName) -> float:
+        """Seconds for which the cloud's listing may lag."""
+        known = self.rules.clouds.get(cloud)
+        return known.settle if known is not None else 0.0
+
+    # --- how good the evidence is
+
+    def machines_started(self, cloud: CloudName) -> float | None:
+        """When the fresh listing of the cloud began; None when there is no fresh one."""
+        reading = fresh(self.cloud(cloud).machines)
+        return reading.started if reading is not None else None
+
+    def queue_nodes_started(self, queue: QueueName) -> float | None:
+        """When the fresh list of the queue's nodes began; None when there is no fresh one."""
+        reading = fresh(self.queue(queue).nodes)
+        return reading.started if reading is not None else None
+
+    def nodes_started(self, worker: Worker) -> float | None:
+        """When the fresh list of nodes that would show the worker began; None when it is not fresh.
+
+        The queue of a group that the site file has no more is not known: then all queues must be fresh.
+        """
+        group = self.group(worker)
+        queues = [group.queue] if group is not None else sorted(self.snapshot.queues)
+        started = [self.queue_nodes_started(queue) for queue in queues]
+        known = [moment for moment in started if moment is not None]
+        return min(known) if known and len(known) == len(started) else None
+
+    def own(self, worker: Worker) -> list[Machine]:
+        """Machines of its cloud that carry the worker's id: its own first, then by id; those that still live first."""
+        listed = self.machines.get(worker.id)
+        if listed is None:
+            return []
+        if len(listed) == 1:
+            return [listed[0].machine] if listed[0].cloud == worker.cloud else []
+        own = [entry.machine for entry in listed if entry.cloud == worker.cloud]
+        return sorted(own, key=lambda machine: (machine.id != worker.machine, machine.state in ENDED, machine.id))
+
+    def works(self, worker: WorkerId) -> str | None:
+        """The newest sign, of whatever age, that jobs run on it. It can forbid, never authorise."""
+        seen = self.seen.get(worker)
+        if seen is not None and seen.running > 0:
+            return f"the queue attributes {count(seen.running, 'running job')} to it"
+        return None
+
+    def heard_after(self, worker: WorkerId, moment: float) -> str | None:
+        """Whether the worker itself was heard of after ``moment``."""
+        heartbeat = self.snapshot.heartbeats.get(worker)
+        if heartbeat is not None and heartbeat.at > moment:
+            return f"it was heard of {seconds(self.now - heartbeat.at)} ago"
+        return None
+
+    def says_busy_after(self, worker: WorkerId, moment: float) -> str | None:
+        """Whether the worker itself said after ``moment`` that it runs jobs."""
+        heartbeat = self.snapshot.heartbeats.get(worker)
+        if heartbeat is not None and heartbeat.at > moment and heartbeat.running > 0:
+            return f"it said {seconds(self.now - heartbeat.at)} ago that it runs {count(heartbeat.running, 'job')}"
+        return None
+
+    # --- warm-up
+
+    def warming(self, group: GroupName, cloud: CloudName | None = None) -> Reason | None:
+        """Why the group, or its workers in this cloud, are left alone: a source has not answered since the start."""
+        key = (group, cloud)
+        if key not in self._warming:
+            self._warming[key] = self._find_warming(group, cloud)
+        return self._warming[key]
+
+    def _find_warming(self, group: GroupName, cloud: CloudName | None) -> Reason | None:
+        rules = self.rules.groups.get(group)
+        queues = [rules.queue] if rules is not None else sorted(self.snapshot.queues)
+        for queue in queues:
+            view = self.queue(queue)
+            for what, reading in (("demand", view.demand), ("nodes", view.nodes)):
+                if isinstance(reading, Missing):
+                    return Reason(Cause.NO_EVIDENCE, f"queue {queue}: no answer on {what} yet ({reading.error})")
+        clouds = [] if cloud is None else [cloud]
+        if rules is not None and self.now < self.snapshot.started + self.rules.warmup:
+            clouds += rules.clouds
+        for name in clouds:
+            missing = self.unread(name)
+            if missing is not None:
+                return missing
+        return None
+
+    def unread(self, cloud: CloudName) -> Reason | None:
+        """NO_EVIDENCE when the cloud has not answered once since the start."""
+        view = self.cloud(cloud)
+        for what, reading in (("machines", view.machines), ("shapes", view.shapes)):
+            if isinstance(reading, Missing):
+                return Reason(Cause.NO_EVIDENCE, f"cloud {cloud}: no answer on {what} yet ({reading.error})")
+        return None
+
+
+def doubt(source: str, reading: Reading[object]) -> Reason | None:
+    """Why nothing may be started or ended on this reading; None when it is fresh."""
+    if isinstance(reading, Fresh):
+        return None
+    if isinstance(reading, Unconfirmed):
+        return Reason(Cause.IMPLAUSIBLE, f"{source}: {reading.doubt}; a second reading is awaited")
+    return Reason(Cause.NO_EVIDENCE, f"{source}: {reading.error}")
+
+
+def count(number: int, noun: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def seconds(duration: float) -> str:
+    """``40 s``."""
+    return f"{max(duration, 0.0):.0f} s"

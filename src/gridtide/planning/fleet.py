@@ -1,0 +1,154 @@
+"""One group in one cycle: its workers after the life-cycle rules, its figures, and what its policy aims at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gridtide.model.actions import Action, Advance, Launch, Terminate, Undrain
+from gridtide.model.demand import NodeState
+from gridtide.model.readings import fresh
+from gridtide.model.reasons import Cause, Reason
+from gridtide.model.rules import GroupRules
+from gridtide.model.snapshot import GroupMemory
+from gridtide.model.workers import WorkerState
+from gridtide.planning.evidence import Evidence
+from gridtide.planning.lifecycle import Course
+from gridtide.planning.limits import Offering, maximum_of, minimum_of, offerings
+from gridtide.planning.policies import Aim, Outlook, policy_of
+
+STARTING = frozenset({WorkerState.INTENDED, WorkerState.LAUNCHING, WorkerState.BOOTING})
+_ON_THE_WAY_OUT = frozenset({WorkerState.DRAINING, WorkerState.DRAINED})
+
+_FINAL_DRAINS = frozenset({Cause.SINGLE_USE, Cause.SELF_DRAINED, Cause.OVER_OLD})
+"""Drains that load does not take back: the worker itself, or its age, decided them."""
+
+
+@dataclass(slots=True)
+class Fleet:
+    """A group, and what this cycle does with it."""
+
+    rules: GroupRules
+    aim: Aim
+    minimum: int
+    maximum: int
+    pinned: int | None
+    """A number of workers to have whatever waits, within minimum and maximum."""
+    halted: Reason | None
+    """Why the group is left alone by everything that follows the life-cycle rules."""
+    courses: list[Course]
+    """By worker id."""
+    offers: list[Offering]
+    waiting: int | None
+    launches: list[Launch] = field(default_factory=list)
+    recalled: int = 0
+    drained: list[Reason] = field(default_factory=list)
+    """Why each worker that is drained in this cycle is."""
+
+    @property
+    def floor(self) -> int:
+        """How many workers there shall be at least."""
+        return self.minimum if self.pinned is None else self.pinned
+
+    @property
+    def obstacle(self) -> Reason | None:
+        """Why demand starts nothing in this group, whatever the room."""
+        if self.halted is not None:
+            return self.halted
+        if self.pinned is not None:
+            return Reason(Cause.AT_MAXIMUM, f"group {self.rules.name} is pinned at {self.pinned} workers")
+        return self.aim.patience
+
+    def starting(self) -> list[Course]:
+        """Workers that have not joined yet and are on the way."""
+        return [course for course in self.courses if course.state in STARTING]
+
+    def usable(self) -> list[Course]:
+        """Joined workers that count as capacity."""
+        return [course for course in self.courses if course.usable and course.state is WorkerState.JOINED]
+
+    def active(self) -> int:
+        """How many work, could work, or will."""
+        return len(self.starting()) + len(self.usable()) + sum(launch.count for launch in self.launches)
+
+    def over_old(self, course: Course) -> bool:
+        """Whether it was made from another image or context than the group's present one."""
+        return course.worker.generation != self.rules.generation
+
+
+def fleet_of(group: GroupRules, courses: list[Course], evidence: Evidence) -> Fleet:
+    """Gather what this cycle needs to know of a group."""
+    view = evidence.queue(group.queue)
+    demand = fresh(view.demand)
+    waiting: int | None = None
+    if demand is not None:
+        mine = (row for row in demand.value if any(name == group.name for name, _ in row.runs_on))
+        waiting = sum(row.count for row in mine)
+    memory = evidence.snapshot.memory.get(group.name, GroupMemory())
+    aim = policy_of(group.policy).aim(Outlook(evidence.now, waiting, memory))
+    minimum, maximum = minimum_of(group, evidence), maximum_of(group, evidence)
+    desired = evidence.wishes(group.name).desired
+    wanted = aim.count if desired is None else desired
+    pinned = None if wanted is None else min(max(wanted, minimum), maximum)
+    offers = offerings(group, evidence)
+    return Fleet(group, aim, minimum, maximum, pinned, _halted(group, evidence), courses, offers, waiting)
+
+
+def _halted(group: GroupRules, evidence: Evidence) -> Reason | None:
+    wishes = evidence.wishes(group.name)
+    if wishes.closing:
+        return Reason(Cause.HELD, f"an operator closes group {group.name}")
+    warming = evidence.warming(group.name)
+    if warming is not None:
+        return warming
+    if wishes.hold:
+        return Reason(Cause.HELD, f"an operator holds group {group.name}")
+    return None
+
+
+def recallable(course: Course, fleet: Fleet, evidence: Evidence) -> bool:
+    """Whether load may take the drain of this worker back."""
+    worker, seen = course.worker, course.seen
+    return (
+        worker.state in _ON_THE_WAY_OUT
+        and course.state in (*_ON_THE_WAY_OUT, WorkerState.TERMINATING)
+        and not any(isinstance(action, Terminate) for action in course.actions)
+        and not worker.drain_wanted
+        and not worker.force_wanted
+        and worker.reason.cause not in _FINAL_DRAINS
+        and evidence.warming(worker.group, worker.cloud) is None
+        and seen is not None
+        and seen.started is not None
+        and seen.started >= worker.since
+        and seen.state is not NodeState.UNAVAILABLE
+        and fleet.halted is None
+    )
+
+
+def recall(course: Course, fleet: Fleet, reason: Reason) -> None:
+    """Undrain instead of whatever the drain was leading to."""
+    course.revocable = [Undrain(course.worker.id, reason)]
+    course.state = WorkerState.JOINED
+    course.usable = True
+    course.why = reason
+    course.settled = True
+    fleet.recalled += 1
+
+
+def withdraw(course: Course, fleet: Fleet, reason: Reason) -> None:
+    """Give up a worker that has not joined: the intent, or the machine that boots."""
+    if course.state is WorkerState.INTENDED:
+        course.advance(WorkerState.GONE, reason)
+    else:
+        course.terminate(reason)
+    course.settled = True
+    fleet.drained.append(reason)
+
+
+def actions_of(course: Course) -> list[Action]:
+    """In the order in which they must be done."""
+    return [*course.actions, *course.revocable]
+
+
+def ends_a_worker(action: Action) -> bool:
+    """Whether the action makes room for others."""
+    return isinstance(action, Advance) and action.after is WorkerState.GONE

@@ -1,0 +1,226 @@
+"""What may be launched at most: the group's maximum, the cloud's quota, and what the breaker allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from gridtide.model.actions import Launch
+from gridtide.model.demand import OfferKey
+from gridtide.model.ids import CloudName, GroupName, MachineId, Zone
+from gridtide.model.machines import MachineState, Quota
+from gridtide.model.readings import fresh, last_known
+from gridtide.model.reasons import Cause, Reason
+from gridtide.model.resources import Resources, Shape
+from gridtide.model.rules import GroupRules
+from gridtide.model.workers import HOLDS_MACHINE
+from gridtide.planning.evidence import Evidence, doubt
+
+_NO_QUOTA: Final = Quota()
+
+_BOUNDLESS: Final = 1_000_000_000
+"""Stands for "no limit" in sums of small whole numbers; nobody has so many machines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offering:
+    """A shape that a group may launch in a cloud."""
+
+    group: GroupName
+    cloud: CloudName
+    shape: Shape
+    rank: int
+    """Position of the cloud in the group."""
+    place: int
+    """Position of the shape in the group's order."""
+
+    @property
+    def key(self) -> OfferKey:
+        """What demand rows refer to."""
+        return (self.group, self.shape.name)
+
+
+def offerings(group: GroupRules, evidence: Evidence) -> list[Offering]:
+    """All that the group may launch, in order of preference, as far as its clouds' shapes are known."""
+    found: list[Offering] = []
+    for rank, cloud in enumerate(group.clouds):
+        known = last_known(evidence.cloud(cloud).shapes)
+        if known is None:
+            continue
+        if group.shapes:
+            by_name = {shape.name: shape for shape in known.value}
+            chosen = [by_name[name] for name in group.shapes if name in by_name]
+        else:
+            chosen = sorted(known.value, key=_cheapest_first)
+        found.extend(Offering(group.name, cloud, shape, rank, place) for place, shape in enumerate(chosen))
+    return found
+
+
+def _cheapest_first(shape: Shape) -> tuple[float, int, str]:
+    """Where the site file names no order: the cheapest core, then the larger machine, then by name."""
+    cores = shape.resources.cores
+    return (shape.price / cores if cores else shape.price, -cores, shape.name)
+
+
+@dataclass(slots=True)
+class _Quota:
+    """What is used of a cloud's quota, and by whom."""
+
+    limit: Quota
+    used: Resources
+    machines: int
+    foreign: Resources
+    foreign_machines: int
+
+    def room(self, shape: Resources) -> int:
+        """How many machines of the shape fit under all three limits."""
+        rooms = [_BOUNDLESS]
+        if self.limit.machines is not None:
+            rooms.append(self.limit.machines - self.machines)
+        if self.limit.cores is not None and shape.cores:
+            rooms.append((self.limit.cores - self.used.cores) // shape.cores)
+        if self.limit.memory is not None and shape.memory:
+            rooms.append((self.limit.memory - self.used.memory) // shape.memory)
+        return max(min(rooms), 0)
+
+    def explain(self, shape: Shape) -> str:
+        """The limit that is in the way, with its figures."""
+        figures = (
+            ("machines", self.limit.machines, self.machines, self.foreign_machines, 1),
+            ("cores", self.limit.cores, self.used.cores, self.foreign.cores, shape.resources.cores),
+            ("MiB of memory", self.limit.memory, self.used.memory, self.foreign.memory, shape.resources.memory),
+        )
+        return "; ".join(
+            f"{used} of {limit} {name} are used ({foreign} by others), {shape.name} needs {need}"
+            for name, limit, used, foreign, need in figures
+            if limit is not None and used + need > limit
+        )
+
+
+class Limits:
+    """Room that is left; it shrinks with everything that is taken. One object for all groups of a cycle."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._quotas = {cloud: _measure(evidence, cloud) for cloud in sorted(evidence.snapshot.clouds)}
+        self._allowed: dict[tuple[CloudName, Zone | None, str], int] = {}
+        self.counts: dict[GroupName, int] = {}
+        for worker in evidence.snapshot.workers.values():
+            if worker.state in HOLDS_MACHINE:
+                self.counts[worker.group] = self.counts.get(worker.group, 0) + 1
+        self.maximum: dict[GroupName, int] = {
+            name: maximum_of(group, evidence) for name, group in evidence.rules.groups.items()
+        }
+        for name, view in evidence.snapshot.clouds.items():
+            for (zone, shape), health in (view.health or {}).items():
+                self._allowed[(name, zone, shape)] = health.allowed
+
+    def room(self, offering: Offering) -> int:
+        """How many may be launched now, all in the zone that :meth:`zone` names."""
+        if self.refusal(offering) is not None:
+            return 0
+        quota = self._quotas[offering.cloud].room(offering.shape.resources)
+        zone = self.zone(offering)
+        return min(self.group_room(offering.group), quota, 0 if zone is None else zone[1])
+
+    def group_room(self, group: GroupName) -> int:
+        """How far the group is below its maximum."""
+        return max(self.maximum[group] - self.counts.get(group, 0), 0)
+
+    def zone(self, offering: Offering) -> tuple[Zone | None, int] | None:
+        """The first zone in which the breaker allows a launch, and how many; None when there is none."""
+        for zone in self._evidence.cloud(offering.cloud).zones:
+            allowed = self._allowed.get((offering.cloud, zone, offering.shape.name), _BOUNDLESS)
+            if allowed > 0:
+                return (zone, allowed)
+        return None
+
+    def take(self, offering: Offering, number: int, *, single_use: bool, reason: Reason) -> Launch:
+        """Use up room for ``number`` machines and say how they are to be launched."""
+        zone = self.zone(offering)
+        assert zone is not None, "taken without room"  # noqa: S101
+        self.counts[offering.group] = self.counts.get(offering.group, 0) + number
+        self._allowed[(offering.cloud, zone[0], offering.shape.name)] = zone[1] - number
+        quota = self._quotas[offering.cloud]
+        quota.machines += number
+        quota.used = quota.used.plus(offering.shape.resources.times(number))
+        generation = self._evidence.rules.groups[offering.group].generation
+        return Launch(offering.group, offering.cloud, offering.shape, zone[0], generation, single_use, number, reason)
+
+    def refusal(self, offering: Offering) -> Reason | None:
+        """Why nothing of it may be launched whatever the room: its cloud gave no evidence."""
+        view = self._evidence.cloud(offering.cloud)
+        source = f"cloud {offering.cloud}"
+        return doubt(f"{source}, machines", view.machines) or doubt(f"{source}, shapes", view.shapes)
+
+    def why_not(self, offering: Offering) -> Reason:
+        """Why there is no room for it."""
+        refusal = self.refusal(offering)
+        if refusal is not None:
+            return refusal
+        group = offering.group
+        if self.group_room(group) == 0:
+            figures = f"{self.counts.get(group, 0)} of at most {self.maximum[group]} workers exist or start"
+            return Reason(Cause.AT_MAXIMUM, f"group {group}: {figures}")
+        quota = self._quotas[offering.cloud]
+        if quota.room(offering.shape.resources) == 0:
+            return Reason(Cause.AT_QUOTA, f"cloud {offering.cloud}: {quota.explain(offering.shape)}")
+        return self._breaker_words(offering)
+
+    def _breaker_words(self, offering: Offering) -> Reason:
+        health = self._evidence.cloud(offering.cloud).health or {}
+        errors = {
+            entry.error: max(entry.until - self._evidence.now, 0.0)
+            for (_, shape), entry in health.items()
+            if shape == offering.shape.name
+        }
+        words = "; ".join(f"{error} (tried again in {wait:.0f} s)" for error, wait in sorted(errors.items()))
+        text = words or "no more launches are allowed now"
+        return Reason(Cause.CLOUD_REFUSING, f"cloud {offering.cloud} refuses {offering.shape.name}: {text}")
+
+    def retry_times(self, offering: Offering) -> list[float]:
+        """When the breaker may let it pass again."""
+        health = self._evidence.cloud(offering.cloud).health or {}
+        return [entry.until for (_, shape), entry in health.items() if shape == offering.shape.name]
+
+
+def maximum_of(group: GroupRules, evidence: Evidence) -> int:
+    """The operators' maximum, or the site file's."""
+    wished = evidence.wishes(group.name).maximum
+    return group.maximum if wished is None else wished
+
+
+def minimum_of(group: GroupRules, evidence: Evidence) -> int:
+    """The operators' minimum, or the site file's; never above the maximum."""
+    wished = evidence.wishes(group.name).minimum
+    return min(group.minimum if wished is None else wished, maximum_of(group, evidence))
+
+
+def _measure(evidence: Evidence, cloud: CloudName) -> _Quota:
+    """Foreign machines, ours that are listed, and ours that are not listed yet: each counted once."""
+    rules = evidence.rules.clouds.get(cloud)
+    limit = rules.quota if rules is not None else _NO_QUOTA
+    quota = _Quota(limit, Resources(), 0, Resources(), 0)
+    if limit == _NO_QUOTA:
+        return quota
+    reading = fresh(evidence.cloud(cloud).machines)
+    listed: set[MachineId] = set()
+    cores = memory = 0
+    for machine in reading.value if reading is not None else ():
+        listed.add(machine.id)
+        if machine.state is MachineState.GONE:
+            continue
+        cores += machine.resources.cores
+        memory += machine.resources.memory
+        quota.machines += 1
+        if machine.worker is None:
+            quota.foreign = quota.foreign.plus(machine.resources)
+            quota.foreign_machines += 1
+    for worker in evidence.snapshot.workers.values():
+        known = worker.machine in listed or any(entry.cloud == cloud for entry in evidence.machines.get(worker.id, ()))
+        if worker.cloud == cloud and worker.state in HOLDS_MACHINE and not known:
+            cores += worker.shape.resources.cores
+            memory += worker.shape.resources.memory
+            quota.machines += 1
+    quota.used = Resources(cores, memory)
+    return quota

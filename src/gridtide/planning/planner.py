@@ -1,0 +1,151 @@
+"""From a snapshot to a plan: the rooms of planning, in order."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from gridtide.model.actions import Action, Launch, Plan
+from gridtide.model.ids import GroupName, QueueName, WorkerId
+from gridtide.model.readings import Reading, Unconfirmed
+from gridtide.model.reasons import Reason
+from gridtide.model.rules import SiteRules
+from gridtide.model.snapshot import Snapshot
+from gridtide.planning.evidence import Evidence
+from gridtide.planning.explain import obstacle_of, why_group, why_load
+from gridtide.planning.fleet import Fleet, actions_of, fleet_of
+from gridtide.planning.guards import CONFIRM_AFTER
+from gridtide.planning.lifecycle import Course, follow
+from gridtide.planning.limits import Limits
+from gridtide.planning.scaling import Outcome, fill_up, serve
+from gridtide.planning.strays import strays
+from gridtide.planning.victims import drain_idle, drain_surplus
+
+
+def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
+    """What to do now, and why everything is as it is. Pure: equal input gives an equal plan.
+
+    Actions of one worker come in the order in which they must be done. Those that end workers come before launches.
+    """
+    evidence = Evidence(snapshot, rules)
+    courses = {worker: follow(snapshot.workers[worker], evidence) for worker in sorted(snapshot.workers)}
+    ended, spared = strays(evidence, courses)
+    limits = Limits(evidence)
+    fleets = _fleets(evidence, courses)
+    for fleet in fleets.values():
+        drain_surplus(fleet, evidence)
+        fill_up(fleet, evidence, limits)
+    outcomes: list[Outcome] = []
+    timers: list[float] = []
+    for queue in sorted({*snapshot.queues, *(fleet.rules.queue for fleet in fleets.values())}):
+        mine = [fleet for fleet in fleets.values() if fleet.rules.queue == queue]
+        outcome = serve(queue, mine, evidence, limits)
+        outcomes.append(outcome)
+        for fleet in mine:
+            timers += drain_idle(fleet, evidence, outcome.needed, outcome.unsure)
+    why_worker = {worker: course.why for worker, course in courses.items()}
+    timers += _timers(evidence, courses, fleets, outcomes, limits)
+    return Plan(
+        actions=(*_worker_actions(courses), *ended, *_launches(fleets)),
+        why_worker=MappingProxyType({**spared, **why_worker}),
+        why_group=MappingProxyType(_why_groups(fleets, outcomes, evidence, limits)),
+        why_demand=MappingProxyType(_why_demand(fleets, outcomes, evidence, limits)),
+        memory=MappingProxyType({name: fleet.aim.memory for name, fleet in fleets.items()}),
+        look_again=min((timer for timer in timers if timer > snapshot.now), default=None),
+    )
+
+
+def _fleets(evidence: Evidence, courses: dict[WorkerId, Course]) -> dict[GroupName, Fleet]:
+    members: dict[GroupName, list[Course]] = {name: [] for name in sorted(evidence.rules.groups)}
+    for course in courses.values():
+        if course.worker.group in members:
+            members[course.worker.group].append(course)
+    return {name: fleet_of(evidence.rules.groups[name], mine, evidence) for name, mine in members.items()}
+
+
+def _worker_actions(courses: dict[WorkerId, Course]) -> list[Action]:
+    return [action for course in courses.values() for action in actions_of(course)]
+
+
+def _launches(fleets: dict[GroupName, Fleet]) -> list[Launch]:
+    """Launches of the same kind for the same reason joined into one."""
+    joined: dict[tuple[object, ...], Launch] = {}
+    for fleet in fleets.values():
+        for launch in fleet.launches:
+            key = (launch.group, launch.cloud, launch.shape, launch.zone, launch.reason)
+            before = joined.get(key)
+            number = launch.count + (before.count if before is not None else 0)
+            joined[key] = Launch(
+                launch.group,
+                launch.cloud,
+                launch.shape,
+                launch.zone,
+                launch.generation,
+                launch.single_use,
+                number,
+                launch.reason,
+            )
+    return list(joined.values())
+
+
+def _why_groups(
+    fleets: dict[GroupName, Fleet], outcomes: list[Outcome], evidence: Evidence, limits: Limits
+) -> dict[GroupName, Reason]:
+    reasons: dict[GroupName, Reason] = {}
+    by_queue: dict[QueueName, Outcome] = {outcome.queue: outcome for outcome in outcomes}
+    for name, fleet in fleets.items():
+        outcome = by_queue.get(fleet.rules.queue)
+        obstacles: list[Reason] = []
+        if outcome is not None and outcome.unsure is not None:
+            obstacles = [outcome.unsure]
+        elif outcome is not None:
+            for load in outcome.loads:
+                if load.left and any(group == name for group, _ in load.runs_on):
+                    obstacles.append(obstacle_of(load, [fleet], evidence, limits))
+        reasons[name] = why_group(fleet, obstacles)
+    return reasons
+
+
+def _why_demand(
+    fleets: dict[GroupName, Fleet], outcomes: list[Outcome], evidence: Evidence, limits: Limits
+) -> dict[tuple[str, str], Reason]:
+    reasons: dict[tuple[str, str], Reason] = {}
+    for outcome in outcomes:
+        mine = [fleet for fleet in fleets.values() if fleet.rules.queue == outcome.queue]
+        for load in outcome.loads:
+            reason = why_load(load, outcome, mine, evidence, limits)
+            for row in load.rows:
+                reasons[(outcome.queue, row.label)] = reason
+    return reasons
+
+
+def _timers(
+    evidence: Evidence,
+    courses: dict[WorkerId, Course],
+    fleets: dict[GroupName, Fleet],
+    outcomes: list[Outcome],
+    limits: Limits,
+) -> list[float]:
+    """When something that the plan depends on runs out."""
+    timers = [timer for course in courses.values() for timer in course.timers]
+    snapshot, rules = evidence.snapshot, evidence.rules
+    timers.append(snapshot.started + rules.warmup)
+    for queue in snapshot.queues.values():
+        timers += _second_look(queue.demand) + _second_look(queue.nodes)
+    for cloud in snapshot.clouds.values():
+        timers += _second_look(cloud.machines) + _second_look(cloud.shapes)
+    left = {key for outcome in outcomes for load in outcome.loads if load.left for key in load.runs_on}
+    for fleet in fleets.values():
+        if fleet.aim.until is not None:
+            timers.append(fleet.aim.until)
+        deploy_time = fleet.aim.deploy_time
+        if deploy_time is not None:
+            workers = [course.worker for course in fleet.starting()]
+            timers += [(worker.launched or worker.created) + deploy_time for worker in workers]
+        for offer in fleet.offers:
+            if offer.key in left or fleet.active() < fleet.floor:
+                timers += limits.retry_times(offer)
+    return timers
+
+
+def _second_look(reading: Reading[object]) -> list[float]:
+    return [reading.started + CONFIRM_AFTER] if isinstance(reading, Unconfirmed) else []

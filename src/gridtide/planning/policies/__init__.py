@@ -1,0 +1,26 @@
+"""Policies: each says in one small object what a group aims at."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from gridtide.model import rules
+from gridtide.planning.policies.base import Aim, Outlook, Policy
+from gridtide.planning.policies.fixed import KeepCount
+from gridtide.planning.policies.per_job import OnePerJob
+from gridtide.planning.policies.queue import FollowQueue
+
+__all__ = ["Aim", "Outlook", "Policy", "policy_of"]
+
+
+def policy_of(parameters: rules.Policy) -> Policy:
+    """The policy that the site file's parameters ask for."""
+    match parameters:
+        case rules.QueuePolicy():
+            return FollowQueue(parameters)
+        case rules.PerJobPolicy():
+            return OnePerJob(parameters)
+        case rules.FixedPolicy():
+            return KeepCount(parameters)
+        case _:
+            assert_never(parameters)

@@ -1,0 +1,129 @@
+"""From what waits to what is recalled, launched and drained: one queue at a time, its groups together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gridtide.model.demand import Demand
+from gridtide.model.ids import QueueName, WorkerId
+from gridtide.model.readings import last_known
+from gridtide.model.reasons import Cause, Reason
+from gridtide.model.resources import Shape
+from gridtide.model.workers import WorkerState
+from gridtide.planning import supply
+from gridtide.planning.evidence import Evidence, count, doubt
+from gridtide.planning.fitting import Bin, Kind, Load, add_machines, amount, loads_of, place
+from gridtide.planning.fleet import STARTING, Fleet, recall, recallable
+from gridtide.planning.lifecycle import Course
+from gridtide.planning.limits import Limits, Offering
+
+FREE = "free"
+SOON = "soon"
+RECALLED = "recalled"
+LAUNCHED = "launched"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the demand of one queue."""
+
+    queue: QueueName
+    loads: list[Load]
+    unsure: Reason | None
+    """Why demand and nodes are not known well enough to act on."""
+    needed: set[WorkerId] = field(default_factory=set)
+    """Idle workers that have room for jobs that wait."""
+
+
+def fill_up(fleet: Fleet, evidence: Evidence, limits: Limits) -> None:
+    """Bring the group up to its minimum, or to the number it is pinned at, whatever waits."""
+    if fleet.halted is not None:
+        return
+    missing = fleet.floor - fleet.active()
+    cause = Cause.BELOW_MINIMUM if fleet.pinned is None else Cause.BELOW_DESIRED
+    text = f"group {fleet.rules.name} has {fleet.active()} of {count(fleet.floor, 'worker')} to be kept"
+    reason = Reason(cause, text)
+    for course in _candidates(fleet, evidence)[: max(missing, 0)]:
+        recall(course, fleet, reason)
+        missing -= 1
+    for offer in fleet.offers:
+        while missing > 0 and (room := limits.room(offer)) > 0:
+            number = min(missing, room)
+            fleet.launches.append(limits.take(offer, number, single_use=fleet.aim.single_use, reason=reason))
+            missing -= number
+
+
+def serve(queue: QueueName, fleets: list[Fleet], evidence: Evidence, limits: Limits) -> Outcome:
+    """Fit the demand of a queue onto what there is, recall drains, and launch for what is left."""
+    view = evidence.queue(queue)
+    known = last_known(view.demand)
+    demand: Demand = known.value if known is not None else ()
+    outcome = Outcome(queue, loads_of(demand), doubt(f"queue {queue}, demand", view.demand))
+    outcome.unsure = outcome.unsure or doubt(f"queue {queue}, nodes", view.nodes)
+    if outcome.unsure is not None:
+        return outcome
+    used = place(outcome.loads, supply.free_now(evidence.foreign_nodes.get(queue, ()), fleets), FREE)
+    outcome.needed = _touched(used)
+    place(outcome.loads, supply.soon(fleets, evidence), SOON)
+    _recall_for(outcome.loads, fleets, evidence)
+    _launch_for(outcome.loads, fleets, limits)
+    return outcome
+
+
+def _touched(bins: list[Bin]) -> set[WorkerId]:
+    return {member for bin_ in bins if bin_.touched for member in bin_.members}
+
+
+def _candidates(fleet: Fleet, evidence: Evidence) -> list[Course]:
+    """Drains that may be taken back, as many as the maximum lets stay; workers of the present generation first."""
+    staying = sum(course.state in STARTING or course.state is WorkerState.JOINED for course in fleet.courses)
+    staying += sum(launch.count for launch in fleet.launches)
+    found = [course for course in fleet.courses if recallable(course, fleet, evidence)]
+    found.sort(key=lambda course: (fleet.over_old(course), course.worker.id))
+    return found[: max(fleet.maximum - staying, 0)]
+
+
+def _recall_for(loads: list[Load], fleets: list[Fleet], evidence: Evidence) -> None:
+    if not any(load.left for load in loads):
+        return
+    open_fleets = [fleet for fleet in fleets if fleet.halted is None and fleet.pinned is None]
+    courses = {course.worker.id: (course, fleet) for fleet in open_fleets for course in _candidates(fleet, evidence)}
+    bins = place(loads, supply.draining(course for course, _ in courses.values()), RECALLED)
+    for worker in sorted(_touched(bins)):
+        course, fleet = courses[worker]
+        recall(course, fleet, Reason(Cause.LOAD_RETURNED, "jobs wait again that it can run"))
+
+
+def _launch_for(loads: list[Load], fleets: list[Fleet], limits: Limits) -> None:
+    open_fleets = {fleet.rules.name: fleet for fleet in fleets if fleet.obstacle is None}
+    offers: dict[int, Offering] = {}
+    kinds: list[Kind] = []
+    for fleet in open_fleets.values():
+        for offer in fleet.offers:
+            kind = _kind(offer, fleet)
+            offers[id(kind)] = offer
+            kinds.append(kind)
+    wanted = {key for load in loads if load.left for key in load.runs_on}
+    kinds = [kind for kind in kinds if kind.key in wanted]
+
+    def room(kind: Kind) -> int:
+        return limits.room(offers[id(kind)])
+
+    def take(kind: Kind, number: int) -> None:
+        offer = offers[id(kind)]
+        fleet = open_fleets[offer.group]
+        reason = _launch_reason(fleet, offer.shape)
+        fleet.launches.append(limits.take(offer, number, single_use=fleet.aim.single_use, reason=reason))
+
+    add_machines(loads, kinds, room, take, LAUNCHED)
+
+
+def _kind(offer: Offering, fleet: Fleet) -> Kind:
+    order = (offer.group, offer.place, offer.shape.name)
+    slots = fleet.aim.jobs_per_worker
+    return Kind(offer.key, offer.rank, order, amount(offer.shape.resources), slots)
+
+
+def _launch_reason(fleet: Fleet, shape: Shape) -> Reason:
+    waiting = count(fleet.waiting or 0, "job")
+    return Reason(Cause.DEMAND, f"{waiting} wait in queue {fleet.rules.queue} that group {fleet.rules.name} can run")

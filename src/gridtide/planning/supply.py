@@ -1,0 +1,104 @@
+"""What capacity there is or will be, as bins that waiting jobs are fitted onto."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gridtide.model.demand import Node, NodeState, OfferKey
+from gridtide.model.ids import WorkerId
+from gridtide.planning.evidence import Evidence
+from gridtide.planning.fitting import Amount, Bin, amount
+from gridtide.planning.fleet import Fleet
+from gridtide.planning.lifecycle import Course
+from gridtide.planning.victims import keepers_first
+
+_Kind = tuple[OfferKey | None, Amount, int | None, bool]
+
+
+class _Bins:
+    """Bins by what they are, so that equal machines meet in one."""
+
+    def __init__(self) -> None:
+        self._bins: dict[_Kind, Bin] = {}
+
+    def add(self, key: OfferKey | None, free: Amount, slots: int | None, member: WorkerId | None = None) -> None:
+        """One machine more. Machines without room are left out."""
+        if not any(free) or slots == 0:
+            return
+        bin_ = self._bins.setdefault((key, free, slots, member is None), Bin(key, free, slots, 0, []))
+        bin_.count += 1
+        if member is not None:
+            bin_.members.append(member)
+
+    def tightest_first(self) -> list[Bin]:
+        """What nobody could drain first, then the smallest: large rooms are kept for large jobs."""
+        ordered = sorted(self._bins.items(), key=lambda item: (not item[0][3], item[0][1], item[0][0] or ("", "")))
+        return [bin_ for _, bin_ in ordered]
+
+
+def free_now(foreign: Iterable[Node], fleets: Iterable[Fleet]) -> list[Bin]:
+    """What accepting nodes have free. Members are the idle workers, those to be kept first."""
+    bins = _Bins()
+    for node in foreign:
+        if node.state is NodeState.ACCEPTING:
+            bins.add(None, amount(node.free), None)
+    for fleet in fleets:
+        offered = {offer.key for offer in fleet.offers}
+        idle: list[Course] = []
+        for course in fleet.usable():
+            seen = course.seen
+            if seen is None or seen.state is not NodeState.ACCEPTING:
+                continue
+            if seen.running == 0:
+                idle.append(course)
+            elif not course.worker.single_use:
+                for node in seen.nodes:
+                    bins.add(_key(course, offered), amount(node.free), None)
+        for course in keepers_first(idle, fleet):
+            slots = 1 if course.worker.single_use else None
+            for node in course.seen.nodes if course.seen is not None else ():
+                bins.add(_key(course, offered), amount(node.free), slots, course.worker.id)
+    return bins.tightest_first()
+
+
+def soon(fleets: Iterable[Fleet], evidence: Evidence) -> list[Bin]:
+    """Workers that have just joined, or are on the way, as whole machines."""
+    bins = _Bins()
+    for fleet in fleets:
+        for course in fleet.usable():
+            if course.seen is None or course.seen.state is not NodeState.ACCEPTING:
+                _add_whole(bins, course, None)
+        for course in fleet.starting():
+            worker = course.worker
+            age = evidence.now - (worker.launched if worker.launched is not None else worker.created)
+            if fleet.aim.deploy_time is None or age <= fleet.aim.deploy_time:
+                _add_whole(bins, course, fleet.aim.jobs_per_worker)
+        for launch in fleet.launches:
+            slots = 1 if launch.single_use else fleet.aim.jobs_per_worker
+            for _ in range(launch.count):
+                bins.add((launch.group, launch.shape.name), amount(launch.shape.resources), slots)
+    return bins.tightest_first()
+
+
+def draining(courses: Iterable[Course]) -> list[Bin]:
+    """Workers whose drain could be taken back, with what they could take then."""
+    bins = _Bins()
+    for course in courses:
+        worker = course.worker
+        slots = 1 if worker.single_use else None
+        for node in course.seen.nodes if course.seen is not None else ():
+            free = node.total if node.running == 0 else node.free
+            bins.add((worker.group, worker.shape.name), amount(free), slots, worker.id)
+    return bins.tightest_first()
+
+
+def _add_whole(bins: _Bins, course: Course, jobs: int | None) -> None:
+    worker = course.worker
+    slots = 1 if worker.single_use else jobs
+    bins.add((worker.group, worker.shape.name), amount(worker.shape.resources), slots)
+
+
+def _key(course: Course, offered: set[OfferKey]) -> OfferKey | None:
+    """Its offer; None for a shape that is not offered any more, where resources alone must decide."""
+    key = (course.worker.group, course.worker.shape.name)
+    return key if key in offered else None

@@ -1,0 +1,171 @@
+"""Who is drained: never a busy worker for want of work, and always the one that is least missed first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+
+from gridtide.model.demand import NodeState
+from gridtide.model.ids import WorkerId
+from gridtide.model.reasons import Cause, Reason
+from gridtide.model.workers import WorkerState
+from gridtide.planning.evidence import Evidence, Seen, count, seconds
+from gridtide.planning.fleet import Fleet, withdraw
+from gridtide.planning.lifecycle import Course
+
+
+def keepers_first(courses: Iterable[Course], fleet: Fleet) -> list[Course]:
+    """The reverse of the order in which they would be drained."""
+    return sorted(courses, key=lambda course: _victim_order(course, fleet), reverse=True)
+
+
+def _victim_order(course: Course, fleet: Fleet) -> tuple[bool, int, float, float, float, WorkerId]:
+    """Over-old ones first, then the cheapest to lose: no job, longest idle, dearest, newest; ties by id."""
+    worker, seen = course.worker, course.seen
+    running = seen.running if seen is not None else 0
+    idle_since = _idle_start(course, seen) if seen is not None and seen.idle_since is not None else float("inf")
+    return (not fleet.over_old(course), running, idle_since, -worker.shape.price, -worker.created, worker.id)
+
+
+def _idle_start(course: Course, seen: Seen) -> float:
+    """Since when it could have had a job and had none: an undrained worker begins anew."""
+    return max(seen.idle_since or 0.0, course.worker.since)
+
+
+def drain_surplus(fleet: Fleet, evidence: Evidence) -> None:
+    """Come down to a lowered maximum or a pinned number, least loss first: intents, booting, idle, busy.
+
+    Busy workers are drained only for what is not reached otherwise; their jobs run to their end.
+    """
+    if fleet.halted is not None:
+        return
+    staying = [course for course in fleet.courses if course.state is WorkerState.JOINED] + fleet.starting()
+    excess = len(staying) - fleet.maximum
+    text = f"group {fleet.rules.name} has {len(staying)} workers, at most {fleet.maximum} are wanted"
+    if fleet.pinned is not None and fleet.active() - fleet.pinned > excess:
+        excess = fleet.active() - fleet.pinned
+        text = f"group {fleet.rules.name} has {fleet.active()} workers, {fleet.pinned} are wanted"
+    unready = [course for course in fleet.starting() if course.state is not WorkerState.LAUNCHING]
+    for course in sorted(unready, key=_least_started_first):
+        if excess > 0 and evidence.warming(course.worker.group, course.worker.cloud) is None:
+            withdraw(course, fleet, Reason(Cause.WITHDRAWN, text))
+            excess -= 1
+    joined = [course for course in fleet.usable() if _drainable(course, evidence)]
+    # Those that cannot be ended yet will be, and run nothing: no busy worker goes in their place.
+    later = sum(course.state is WorkerState.LAUNCHING for course in fleet.starting())
+    later += sum(course.seen is None for course in fleet.usable())
+    for course in sorted(joined, key=lambda course: _surplus_order(course, fleet, evidence)):
+        busy = _idle_reading(course, evidence) is None
+        if excess - (later if busy else 0) > 0:
+            _drain(course, fleet, Reason(Cause.SURPLUS, text))
+            excess -= 1
+
+
+def _least_started_first(course: Course) -> tuple[bool, float, WorkerId]:
+    return (course.state is not WorkerState.INTENDED, -course.worker.created, course.worker.id)
+
+
+def _surplus_order(course: Course, fleet: Fleet, evidence: Evidence) -> tuple[object, ...]:
+    return (_idle_reading(course, evidence) is None, *_victim_order(course, fleet))
+
+
+def _drain(course: Course, fleet: Fleet, reason: Reason) -> None:
+    course.drain(reason)
+    fleet.drained.append(reason)
+
+
+def _drainable(course: Course, evidence: Evidence) -> bool:
+    """Whether a fresh reading lists it as accepting jobs."""
+    seen = course.seen
+    return (
+        seen is not None
+        and seen.started is not None
+        and seen.state is NodeState.ACCEPTING
+        and evidence.warming(course.worker.group, course.worker.cloud) is None
+    )
+
+
+def _idle_reading(course: Course, evidence: Evidence) -> Seen | None:
+    """The reading that shows it idle, unless somebody says otherwise."""
+    seen = course.seen
+    if seen is None or seen.started is None or seen.running > 0 or seen.state is not NodeState.ACCEPTING:
+        return None
+    if evidence.says_busy_after(course.worker.id, seen.started) is not None:
+        return None
+    return seen
+
+
+@dataclass(slots=True)
+class _Ripe:
+    course: Course
+    idle: str
+
+
+def drain_idle(fleet: Fleet, evidence: Evidence, needed: Set[WorkerId], unsure: Reason | None) -> list[float]:
+    """Drain what has been idle for long enough, and say of the others why they stay. Returns when the next is ripe.
+
+    ``needed`` are idle workers that have room for jobs that wait; ``unsure`` says why demand is not known.
+    """
+    ripe: list[_Ripe] = []
+    timers: list[float] = []
+    idle_for = fleet.aim.idle_for
+    for course in fleet.usable():
+        seen = _idle_reading(course, evidence)
+        if seen is None:
+            _explain_not_idle(course, evidence)
+            continue
+        start = _idle_start(course, seen)
+        idle = f"idle for {seconds(evidence.now - start)}"
+        keep = _why_kept(course, fleet, needed, unsure, idle)
+        if keep is None and seen.idle_since is None:
+            keep = Reason(Cause.KEPT_IDLE, "it runs nothing; its queue does not say since when")
+        if keep is not None:
+            _explain(course, keep)
+        elif idle_for is not None and evidence.now < start + idle_for:
+            timers.append(start + idle_for)
+            _explain(course, Reason(Cause.KEPT_IDLE, f"{idle} of {seconds(idle_for)}"))
+        else:
+            ripe.append(_Ripe(course, idle))
+    _drain_ripe(fleet, ripe)
+    return timers
+
+
+def _why_kept(course: Course, fleet: Fleet, needed: Set[WorkerId], unsure: Reason | None, idle: str) -> Reason | None:
+    """Why an idle worker stays however long it is idle."""
+    if fleet.halted is not None:
+        return fleet.halted
+    if fleet.pinned is not None:
+        return Reason(Cause.KEPT_IDLE, f"{idle}; its group is kept at {count(fleet.pinned, 'worker')}")
+    if course.worker.id in needed:
+        return Reason(Cause.KEPT_IDLE, f"{idle}; jobs wait that it can run")
+    if unsure is not None:
+        return Reason(unsure.cause, f"{idle}, but {unsure.text}")
+    if fleet.aim.idle_for is None:
+        return Reason(Cause.KEPT_IDLE, f"{idle}; its policy keeps idle workers")
+    return None
+
+
+def _drain_ripe(fleet: Fleet, ripe: list[_Ripe]) -> None:
+    spare = len(fleet.usable()) - fleet.minimum
+    for entry in sorted(ripe, key=lambda entry: _victim_order(entry.course, fleet)):
+        if spare > 0:
+            _drain(entry.course, fleet, Reason(Cause.IDLE, entry.idle))
+            spare -= 1
+        else:
+            least = f"group {fleet.rules.name} keeps at least {count(fleet.minimum, 'worker')}"
+            _explain(entry.course, Reason(Cause.AT_MINIMUM, f"{entry.idle}; {least}"))
+
+
+def _explain_not_idle(course: Course, evidence: Evidence) -> None:
+    seen = course.seen
+    said = evidence.says_busy_after(course.worker.id, seen.started or 0.0) if seen is not None else None
+    if said is not None:
+        _explain(course, Reason(Cause.BUSY, said))
+    else:
+        _explain(course, Reason(Cause.KEPT_IDLE, "no fresh reading of its queue says that it is idle"))
+
+
+def _explain(course: Course, why: Reason) -> None:
+    """Say why it stays, unless the life-cycle rules had more to say (it is silent, or not listed somewhere)."""
+    if not course.settled:
+        course.stay(why)

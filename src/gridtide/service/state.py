@@ -1,0 +1,88 @@
+"""What every handler shares, kept on the app."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from starlette.requests import Request
+
+from gridtide.clock import Clock
+from gridtide.control.api import SiteControl
+from gridtide.errors import NotFound
+from gridtide.model.ids import WorkerId
+from gridtide.pilot.protocol import Pilot
+from gridtide.service.access import CallingWorker, Gate, Joining, User
+from gridtide.service.metrics import Metrics
+from gridtide.service.settings import ServiceSettings
+
+
+class Spawner(Protocol):
+    """What AliEC2's three routes need of the controller."""
+
+    async def spawn(self, script: bytes, *, actor: str) -> WorkerId:
+        """Record the intent of a single-use worker with this user-data. Conflict at the limit of workers."""
+        ...
+
+    async def alive(self, worker: WorkerId) -> None:
+        """Note a sign of life. NotFound for a worker that is not one of these, or is gone."""
+        ...
+
+    async def done(self, worker: WorkerId) -> None:
+        """Its job agent has ended: the machine may go. NotFound as above; repeating it is harmless."""
+        ...
+
+
+@dataclass(slots=True)
+class Service:
+    """The service's parts. Everything lasting lives behind ``control`` and ``pilot``."""
+
+    control: SiteControl
+    pilot: Pilot | None
+    settings: ServiceSettings
+    clock: Clock
+    gate: Gate
+    metrics: Metrics
+    spawner: Spawner | None
+    wishes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held between reading and writing a group's wishes, so that two operators do not undo each other."""
+    following: int = 0
+    """Log and event streams open now."""
+    stopping: bool = False
+    """Followed streams end when this is set."""
+    polls: set[asyncio.Future[None]] = field(default_factory=set)
+    """One per long poll that waits; cancelling it ends the poll with 503."""
+
+    def stop(self) -> None:
+        """End what would else hold the server for as long as its clients like."""
+        self.stopping = True
+        for poll in list(self.polls):
+            poll.cancel()
+
+    @property
+    def queue(self) -> Pilot:
+        """The pilot queue. NotFound at a site that has none."""
+        if self.pilot is None:
+            raise NotFound("this site has no pilot queue", remedy="submit to its batch system instead")
+        return self.pilot
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    return cast(Service, request.app.state.service)
+
+
+def user_of(request: Request) -> User:
+    """The caller, on a route for users."""
+    return cast(User, request.state.caller)
+
+
+def worker_of(request: Request) -> WorkerId:
+    """The calling worker, on a route for workers."""
+    return cast(CallingWorker, request.state.caller).worker
+
+
+def joining_of(request: Request) -> Joining:
+    """The machine that wants to join."""
+    return cast(Joining, request.state.caller)

@@ -1,0 +1,158 @@
+"""Between the database's rows and the model's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Row
+
+from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, ShapeName, WorkerId, Zone
+from gridtide.model.reasons import Cause, Reason
+from gridtide.model.resources import Resources, Shape
+from gridtide.model.rules import Wishes
+from gridtide.model.workers import Worker, WorkerState
+from gridtide.store.ports import AccessToken, Event, Lease, Owner, RecordedEvent, Role
+
+
+@lru_cache(maxsize=1024)
+def _shape(name: str, cores: int, memory: int, disk: int, gpus: int, price: float) -> Shape:
+    # Thousands of workers have a handful of shapes.
+    return Shape(ShapeName(name), Resources(cores, memory, disk, gpus), price)
+
+
+def worker_of(row: Row[Any]) -> Worker:
+    """A row with the columns of :func:`row_of_worker`."""
+    return Worker(
+        id=WorkerId(row.id),
+        group=GroupName(row.group_name),
+        cloud=CloudName(row.cloud),
+        shape=_shape(row.shape, row.cores, row.memory, row.disk, row.gpus, row.price),
+        zone=None if row.zone is None else Zone(row.zone),
+        generation=Generation(row.generation),
+        single_use=row.single_use,
+        state=WorkerState(row.state),
+        since=row.since,
+        created=row.created,
+        reason=Reason(Cause(row.cause), row.reason),
+        machine=None if row.machine is None else MachineId(row.machine),
+        launched=row.launched,
+        joined=row.joined,
+        drain_wanted=row.drain_wanted,
+        force_wanted=row.force_wanted,
+    )
+
+
+def row_of_worker(worker: Worker) -> dict[str, object]:
+    """The columns of a worker's own record (its tokens and its host are others')."""
+    resources = worker.shape.resources
+    return {
+        "id": worker.id,
+        "group_name": worker.group,
+        "cloud": worker.cloud,
+        "shape": worker.shape.name,
+        "cores": resources.cores,
+        "memory": resources.memory,
+        "disk": resources.disk,
+        "gpus": resources.gpus,
+        "price": worker.shape.price,
+        "zone": worker.zone,
+        "generation": worker.generation,
+        "single_use": worker.single_use,
+        "state": worker.state.value,
+        "since": worker.since,
+        "created": worker.created,
+        "cause": worker.reason.cause.value,
+        "reason": worker.reason.text,
+        "machine": worker.machine,
+        "launched": worker.launched,
+        "joined": worker.joined,
+        "drain_wanted": worker.drain_wanted,
+        "force_wanted": worker.force_wanted,
+    }
+
+
+def lease_of(row: Row[Any]) -> Lease | None:
+    """None when nobody leads."""
+    if row.host is None:
+        return None
+    return Lease(Owner(row.host, row.boot, row.process, row.started), row.epoch, row.expires)
+
+
+def row_of_lease(lease: Lease) -> dict[str, object]:
+    """The one row of leadership."""
+    return {
+        "epoch": lease.epoch,
+        "host": lease.owner.host,
+        "boot": lease.owner.boot,
+        "process": lease.owner.process,
+        "started": lease.owner.started,
+        "expires": lease.expires,
+    }
+
+
+def wishes_of(row: Row[Any]) -> Wishes:
+    """What operators asked of one group."""
+    return Wishes(row.minimum, row.maximum, row.desired, row.hold, row.closing)
+
+
+def row_of_wishes(group: GroupName, wishes: Wishes) -> dict[str, object]:
+    """The row of a group."""
+    return {
+        "group_name": group,
+        "minimum": wishes.minimum,
+        "maximum": wishes.maximum,
+        "desired": wishes.desired,
+        "hold": wishes.hold,
+        "closing": wishes.closing,
+    }
+
+
+def event_of(row: Row[Any]) -> RecordedEvent:
+    """One line of the audit log."""
+    evidence: Mapping[str, Any] = row.evidence
+    event = Event(
+        at=row.at,
+        kind=row.kind,
+        subject=row.subject,
+        actor=row.actor,
+        reason=None if row.cause is None else Reason(Cause(row.cause), row.reason),
+        text=row.text,
+        evidence=evidence,
+        group=None if row.group_name is None else GroupName(row.group_name),
+    )
+    return RecordedEvent(row.number, event)
+
+
+def row_of_event(event: Event) -> dict[str, object]:
+    """Without the number, which the database gives."""
+    return {
+        "at": event.at,
+        "kind": event.kind,
+        "subject": event.subject,
+        "actor": event.actor,
+        "group_name": event.group,
+        "cause": None if event.reason is None else event.reason.cause.value,
+        "reason": None if event.reason is None else event.reason.text,
+        "text": event.text,
+        "evidence": event.evidence,
+    }
+
+
+def token_of(row: Row[Any]) -> AccessToken:
+    """A user's token."""
+    return AccessToken(row.id, row.user_name, Role(row.role), row.digest, row.created, row.expires, row.revoked)
+
+
+def row_of_token(token: AccessToken) -> dict[str, object]:
+    """Its digest only: the store never sees a secret."""
+    return {
+        "id": token.id,
+        "user_name": token.user,
+        "role": token.role.value,
+        "digest": token.digest,
+        "created": token.created,
+        "expires": token.expires,
+        "revoked": token.revoked,
+    }

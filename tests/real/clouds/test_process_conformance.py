@@ -1,0 +1,42 @@
+"""The process cloud, with real processes, passes the suite for cloud drivers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gridtide.clouds.process import ProcessCloud
+from gridtide.clouds.protocol import LaunchRequest
+from gridtide.model.ids import GroupName, MachineId, WorkerId
+from gridtide.testing.clouds import CloudBench, CloudConformance
+from tests.real.clouds.machines import SHAPES, eventually, make_cloud, processes, signal_machine
+
+
+class TestProcessCloud(CloudConformance):
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.directory = tmp_path / "machines"
+
+    @asynccontextmanager
+    async def bench(self) -> AsyncIterator[CloudBench]:
+        cloud, neighbour = make_cloud(self.directory), make_cloud(self.directory, site="neighbour")
+
+        async def add_foreign() -> MachineId:
+            request = LaunchRequest(WorkerId("theirs"), GroupName("g"), SHAPES[0].name, None, None, b"{}")
+            await neighbour.launch([request])
+            return MachineId("theirs")
+
+        async def break_machine(machine: MachineId) -> None:
+            signal_machine("torino", machine)
+            await eventually(lambda: not processes("torino", machine))
+
+        def again() -> ProcessCloud:
+            return make_cloud(self.directory)
+
+        try:
+            yield CloudBench(cloud, again, add_foreign, break_machine, many=60, wait=asyncio.sleep)
+        finally:
+            for each in (cloud, neighbour):
+                await each.terminate([machine.id for machine in await each.machines() if machine.worker is not None])

@@ -1,0 +1,121 @@
+"""The controller is killed at random instants while it makes and ends machines: nothing is doubled, lost or harmed."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gridtide.clouds.process import ProcessCloud
+from gridtide.model.ids import MachineId
+from gridtide.model.machines import MachineState
+from tests.real.clouds.machines import eventually, listed, make_cloud, processes, request
+
+WORKERS = [f"grid-{number}" for number in range(8)]
+KILLS = 50
+
+NURSERY = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.real.clouds.machines import make_cloud, request
+
+async def controller(directory, workers):
+    cloud = make_cloud(directory)
+    while True:
+        await cloud.launch([request(worker) for worker in workers])
+        await cloud.terminate(workers[::2])
+        await cloud.launch([request(worker) for worker in workers])
+        await cloud.terminate(workers)
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        asyncio.run(controller(Path(sys.argv[1]), sys.argv[2:]))
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("dead", flush=True)
+"""
+"""Imports once, then forks a controller per line, so that the kills fall into its work and not into its imports."""
+
+
+@pytest.fixture
+def nursery(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-c", NURSERY, str(tmp_path / "machines"), *WORKERS]
+    repository = Path(__file__).parents[3]
+    with subprocess.Popen(command, cwd=repository, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        yield started
+
+
+@pytest.fixture
+def bystander() -> Iterator["subprocess.Popen[bytes]"]:
+    """Its environment and command line look like a machine's."""
+    environment = {"GRIDTIDE_MACHINE": "torino/grid-1x", "NOTE": "GRIDTIDE_MACHINE=torino/grid-1"}
+    with subprocess.Popen(
+        ["/bin/sh", "-c", "sleep 600; true", "GRIDTIDE_MACHINE=torino/grid-1"], env=environment
+    ) as one:
+        yield one
+        one.kill()
+
+
+async def test_fifty_kills(
+    tmp_path: Path, nursery: "subprocess.Popen[str]", bystander: "subprocess.Popen[bytes]"
+) -> None:
+    instants = random.Random(20261121)
+    directory = tmp_path / "machines"
+    states: set[MachineState] = set()
+    for _ in range(KILLS):
+        await _run_and_kill(nursery, instants.uniform(0.0, 0.12))
+        heir = make_cloud(directory)
+        states |= await _judge_what_was_left(directory, heir)
+        await _repeat_launches(directory, heir)
+        assert await heir.terminate([MachineId(worker) for worker in WORKERS]) == dict.fromkeys(WORKERS)
+        assert processes("torino", *WORKERS) == [], "no orphan"
+        assert await heir.machines() == ()
+        assert list((directory / ".ending").iterdir()) == []
+        assert bystander.poll() is None
+    assert MachineState.RUNNING in states
+    assert MachineState.ENDING in states, "some kills fell into the ending of machines"
+
+
+async def _run_and_kill(nursery: "subprocess.Popen[str]", after: float) -> None:
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    nursery.stdin.write("go\n")
+    nursery.stdin.flush()
+    controller = int(await asyncio.to_thread(nursery.stdout.readline))
+    await asyncio.sleep(after)
+    os.kill(controller, signal.SIGKILL)
+    assert await asyncio.to_thread(nursery.stdout.readline) == "dead\n"
+
+
+async def _judge_what_was_left(directory: Path, heir: ProcessCloud) -> set[MachineState]:
+    """Every process belongs to a listed machine, none has two; returns the states that were seen."""
+    found = await listed(heir)
+    for worker in WORKERS:
+        count = len(processes("torino", worker))
+        assert count <= 1, f"{worker} has {count} processes"
+        assert count == 0 or MachineId(worker) in found, f"{worker} runs and is not listed"
+        if worker in found and found[MachineId(worker)].state is MachineState.RUNNING:
+            # it may be on its way from the fork to the shell
+            await eventually(lambda worker=worker: len(processes("torino", worker)) == 1)  # type: ignore[misc]
+    assert {machine.worker for machine in found.values()} == set(found), "each carries its worker as its tag"
+    return {machine.state for machine in found.values()}
+
+
+async def _repeat_launches(directory: Path, heir: ProcessCloud) -> None:
+    """As the next controller would: each worker has one machine with one process, which was started once."""
+    ending = {name for name, machine in (await listed(heir)).items() if machine.state is MachineState.ENDING}
+    wanted = [worker for worker in WORKERS if worker not in ending]
+    answers = await heir.launch([request(worker) for worker in wanted])
+    assert answers == {worker: worker for worker in wanted}
+    assert list((directory / ".making").iterdir()) == [], "no half-made machine stays, nor its context"
+    for worker in wanted:
+        starts = directory / worker / "starts"
+        await eventually(lambda starts=starts: starts.exists() and bool(starts.read_text()))  # type: ignore[misc]
+        assert len(starts.read_text().split()) == 1, f"{worker} was started more than once"
+        assert len(processes("torino", worker)) == 1

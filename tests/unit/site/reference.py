@@ -1,0 +1,94 @@
+"""The tables of docs/reference/site-file.md, made from the models.
+
+``python -m tests.unit.site.reference`` writes them into the page; a test fails when they differ from it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from gridtide.site.base import needs_restart
+from gridtide.site.drivers import PilotQueueSettings, ProcessCloudSettings, QuotaSettings, ShapeSettings
+from gridtide.site.loader import SECTIONS
+from gridtide.site.models import AliEC2Settings, CertificateFiles, ContextSettings, GroupSettings
+from gridtide.site.policies import POLICIES
+
+PAGE = Path(__file__).parents[3] / "docs/reference/site-file.md"
+
+MODELS: dict[str, type[BaseModel]] = {
+    **SECTIONS,
+    "service.tls": CertificateFiles,
+    "service.aliec2": AliEC2Settings,
+    "queues: pilot": PilotQueueSettings,
+    "clouds: process": ProcessCloudSettings,
+    "clouds: quota": QuotaSettings,
+    "clouds: shapes": ShapeSettings,
+    "groups": GroupSettings,
+    "groups.context": ContextSettings,
+    **{f"policy: {name}": model for name, model in POLICIES.models().items()},
+}
+"""Every model, by the name of its table in the page."""
+
+
+def table_of(model: type[BaseModel]) -> str:
+    """One row per key: key, type, default, meaning."""
+    properties = model.model_json_schema()["properties"]
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for key, field in model.model_fields.items():
+        default = "required" if field.is_required() else as_written(field.default)
+        meaning = field.description or ""
+        note = " *Restart to change.*" if needs_restart(model, key) else ""
+        rows.append(f"| `{key}` | {type_of(properties[key])} | {default} | {meaning.replace('|', '/')}{note} |")
+    return "\n".join(rows)
+
+
+def as_written(default: object) -> str:
+    """A default as one would write it in the file."""
+    if default is None:
+        return "left out"
+    if isinstance(default, Path):
+        return f'`"{default}"`'
+    if isinstance(default, dict):
+        return "`{ " + ", ".join(f'{key} = "{value}"' for key, value in default.items()) + " }`" if default else "`{}`"
+    return f"`{json.dumps(default)}`"
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(type_of(one) for one in schema["anyOf"] if one != {"type": "null"}))
+    if "const" in schema:
+        return f'`"{schema["const"]}"`'
+    if "enum" in schema:
+        return " or ".join(f'`"{one}"`' for one in schema["enum"])
+    if "x-unit" in schema:
+        return str(schema["x-unit"])
+    if "$ref" in schema:
+        return "table"
+    if schema["type"] == "object":
+        return "table"
+    if schema["type"] == "array":
+        return f"list of {type_of(schema['items'])}"
+    return {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}[schema["type"]]
+
+
+def block(name: str) -> re.Pattern[str]:
+    """Where the table of this name stands in the page."""
+    return re.compile(rf"(<!-- keys of {re.escape(name)} -->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
+
+
+def with_tables(page: str) -> str:
+    """The page with its tables renewed."""
+    for name, model in MODELS.items():
+        table = table_of(model)
+        page = block(name).sub(lambda found, table=table: found[1] + table + found[3], page)  # type: ignore[misc]
+    return page
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
