@@ -113,6 +113,11 @@ class _LeadingSite:
         woken: list[Callable[[QueueName], None]] = []
         found = pilot_settings(site.queues)
         pilot: PilotQueue | None = None
+
+        def wake(_why: str) -> None:
+            for queue_changed in woken:
+                queue_changed(queue_name)
+
         if found is not None:
             queue_name, settings = found
             pilot = PilotQueue(
@@ -120,7 +125,7 @@ class _LeadingSite:
                 private_directory(settings.storage),
                 clock,
                 maximum_losses=settings.maximum_losses,
-                wake=lambda _: [wake(queue_name) for wake in woken],
+                wake=wake,
             )
         building = _Building(site, listener, pilot, {}, {})
         assembly = building.assemble(site)
@@ -141,8 +146,6 @@ class _LeadingSite:
             leading.site = building.site
             listener.close()
             await asyncio.gather(*(cloud.close() for cloud in building.clouds.values()))
-            if pilot is not None:
-                await pilot.close()
 
     async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
         """Serve and control until told to stop, or until another controller leads (LeaseLost)."""
@@ -151,7 +154,7 @@ class _LeadingSite:
         app = make_app(self.controller, self.pilot, ServiceSettings(site=self.site.name))
         await hand_over(self.site, self.listener, self.controller.store, self.clock)
         work = [
-            serve(app, bound=self.listener.bound, tls=self.listener.tls, ready=lambda _: ready(self.listener.url)),
+            serve(app, listen=self.listener.bound, tls=self.listener.tls, ready=lambda _: ready(self.listener.url)),
             self.controller.lead(),
             self._follow_file(),
         ]

@@ -61,7 +61,7 @@ def server_tls(site: Site, clock: Clock) -> ServerTls | None:
     names = sorted({host, "localhost", "127.0.0.1"} if site.service.listen.everywhere else {host})
     given = site.service.tls
     if isinstance(given, CertificateFiles):
-        return ServerTls.of_files(given.certificate, given.key, names=[host], clock=clock)
+        return ServerTls.of_files(given.certificate, given.key, authority=given.authority, names=[host], clock=clock)
     return ServerTls.of_site(site.state / "tls", site=site.name, names=names, clock=clock)
 
 

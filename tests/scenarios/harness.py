@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, Self
 
+import structlog
+
 from gridtide.clock import LoopClock
 from gridtide.clouds.fake import FakeCloud
 from gridtide.context.agent import ContextSettings, agent_context
@@ -29,6 +31,9 @@ from gridtide.sim import virtual_time
 from gridtide.store.memory import MemoryFleetStore
 from gridtide.store.ports import Owner
 from gridtide.testing.world import FakeWorld
+
+# A scenario of hours logs tens of thousands of lines, which would cost more time than the scenario.
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
 
 QUEUE = QueueName("pool")
 CLOUD = CloudName("cloud")

@@ -363,11 +363,12 @@ async def test_the_queue_forgets_its_drains() -> None:
 @scenario
 async def test_load_that_returns_takes_the_drain_back() -> None:
     """Start: a worker that drains, idle. Do: jobs come. Expected: it is taken back, no machine is launched."""
-    async with Site(maximum=1, drain_delay=20.0) as site:
+    async with Site(maximum=1, drain_delay=20.0, leave_when_drained=False) as site:
         await site.up()
         site.queue.submit(1, duration=30)
         site.controller.queue_changed(site.queue.name)
         await site.until(lambda: bool(site.in_state(WorkerState.DRAINING)), within=20 * MINUTE)
+        await site.until(lambda: site.queue.is_drained(site.workers[0].id), within=30)
         site.queue.submit(1, duration=600)
         site.controller.queue_changed(site.queue.name)
         await site.until(lambda: bool(site.in_state(WorkerState.JOINED)), within=60)

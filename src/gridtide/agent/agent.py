@@ -319,6 +319,34 @@ def parse_retry_after(value: Optional[str]) -> Optional[float]:
     return None
 
 
+async def in_time(awaitable: Awaitable[T], seconds: float) -> T:
+    """Its result, or asyncio.TimeoutError. Unlike ``wait_for`` before Python 3.12 it never swallows a cancellation."""
+    task = asyncio.ensure_future(awaitable)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise asyncio.TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
+
+
+class Bell:
+    """Wakes everybody who waits. Take the wait first and look at the state then: so nothing is slept through."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.Future[None] = asyncio.get_event_loop().create_future()
+
+    def ring(self) -> None:
+        """Something changed."""
+        self._next.set_result(None)
+        self._next = asyncio.get_event_loop().create_future()
+
+    def wait(self) -> asyncio.Future[None]:
+        """Done at the next ring. Not to be cancelled: it is shared."""
+        return self._next
+
+
 class Download:
     """Receives a file and its digest. May be started again."""
 
@@ -397,12 +425,12 @@ class Connection:
         try:
             for data in self._pieces(head, body):
                 self._writer.write(data)
-                await asyncio.wait_for(self._writer.drain(), PATIENCE)
+                await in_time(self._writer.drain(), PATIENCE)
         except ConnectionError:
             self.usable = False  # it may have answered (too large, say) before it hung up
-        answer = self._parse_head(await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), patience))
+        answer = self._parse_head(await in_time(self._reader.readuntil(b"\r\n\r\n"), patience))
         while 100 <= answer.status < 200:
-            answer = self._parse_head(await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), patience))
+            answer = self._parse_head(await in_time(self._reader.readuntil(b"\r\n\r\n"), patience))
         if answer.headers.get("connection", "").lower() == "close":
             self.usable = False
         await self._read_body(answer, sink if answer.status == 200 else None)
@@ -450,11 +478,11 @@ class Connection:
             return
         if "chunked" in answer.headers.get("transfer-encoding", "").lower():
             while True:
-                line = await asyncio.wait_for(self._reader.readuntil(b"\r\n"), PATIENCE)
+                line = await in_time(self._reader.readuntil(b"\r\n"), PATIENCE)
                 left = int(line.split(b";")[0], 16)
                 async for data in self._exactly(left):
                     yield data
-                while await asyncio.wait_for(self._reader.readuntil(b"\r\n"), PATIENCE) != b"\r\n" and left == 0:
+                while await in_time(self._reader.readuntil(b"\r\n"), PATIENCE) != b"\r\n" and left == 0:
                     pass  # trailers, which nobody needs
                 if left == 0:
                     return
@@ -467,7 +495,7 @@ class Connection:
 
     async def _exactly(self, left: int) -> Any:
         while left:
-            data = await asyncio.wait_for(self._reader.read(min(left, PIECE)), PATIENCE)
+            data = await in_time(self._reader.read(min(left, PIECE)), PATIENCE)
             if not data:
                 raise EOFError("the answer was cut short")
             left -= len(data)
@@ -580,7 +608,7 @@ class Service:
     async def _connect(self, host: str, port: Optional[int], scheme: str) -> Connection:
         secure = self._tls if scheme == "https" else None
         opening = asyncio.open_connection(host, port or (443 if secure else 80), ssl=secure)
-        return Connection(*await asyncio.wait_for(opening, PATIENCE))
+        return Connection(*await in_time(opening, PATIENCE))
 
     async def _use(
         self, connection: Connection, head: bytes, body: Body, wait: float, sink: Optional[Download]
@@ -1158,8 +1186,8 @@ class Job:
         self.key = (str(values["job"]), int(values["attempt"]))
         self._values = values
         self.need = Resources.from_json(values)
-        self.ended = asyncio.Event()
-        """Set when the runner says that it is done."""
+        self.ended = Bell()
+        """Rung when the runner says that it is done."""
         self.result: Optional[Json] = None
         self.task: Optional[asyncio.Future[None]] = None
         self._cancelled = False
@@ -1173,7 +1201,7 @@ class Job:
 
     async def live(self) -> None:
         """Until the result is delivered. JobLost or GivenUp."""
-        self.result = self._read_result()
+        self.result = self.result or self._read_result()
         if self.result is None and not (self.directory / "runner.json").exists():
             trouble = await self._prepare()
             if self._cancelled:
@@ -1259,12 +1287,13 @@ class Job:
         return pid if found and found[1] == claim.get("started") else 0
 
     async def _watch(self) -> None:
-        started = time.monotonic()
+        started, ended = time.monotonic(), self.ended.wait()
         pushing: Optional[asyncio.Future[None]] = None
         try:
             while self.result is None:
-                told = await within(self.ended.wait(), self._tick)
-                self.ended.clear()
+                await asyncio.wait({ended}, timeout=self._tick)
+                told = ended.done()
+                ended = self.ended.wait()
                 alive = bool(self._runner())
                 self.result = self._read_result()  # after the look at the runner: it writes first and ends then
                 if self.result is None and not alive:
@@ -1399,37 +1428,12 @@ class Job:
             await asyncio.sleep(pause)
 
 
-async def within(awaitable: Awaitable[Any], seconds: float) -> bool:
-    """Whether it came about in that time."""
-    try:
-        await asyncio.wait_for(awaitable, seconds)
-    except asyncio.TimeoutError:
-        return False
-    return True
-
-
 async def in_thread(function: Callable[..., T], *arguments: object) -> T:
     """Run what may block for long beside the loop."""
     return await asyncio.get_event_loop().run_in_executor(None, lambda: function(*arguments))
 
 
 # --- the agent ------------------------------------------------------------------------------------------------------
-
-
-class Bell:
-    """Wakes everybody who waits. Take the wait first and look at the state then: so nothing is slept through."""
-
-    def __init__(self) -> None:
-        self._next: asyncio.Future[None] = asyncio.get_event_loop().create_future()
-
-    def ring(self) -> None:
-        """Something changed."""
-        self._next.set_result(None)
-        self._next = asyncio.get_event_loop().create_future()
-
-    def wait(self) -> asyncio.Future[None]:
-        """Done at the next ring. Not to be cancelled: it is shared."""
-        return self._next
 
 
 class Question:
@@ -1489,7 +1493,7 @@ class Agent:
         self._jobs: Dict[Tuple[str, int], Job] = {}
         self._tasks: List[asyncio.Future[None]] = []
         self._changed = Bell()
-        self._nudge = asyncio.Event()
+        self._nudge = Bell()
         self._poll: Optional[asyncio.Future[None]] = None
         self._ordered_at = 0.0
         self._ordered_drain = False
@@ -1587,6 +1591,7 @@ class Agent:
                 remove_tree(directory)  # never recorded: the same question gets it again
             else:
                 self._add_job(Job(self, directory, values, reattached=True))
+                self.question.taken = max(self.question.taken, int(values.get("question", -1)) + 1)
                 say("job %(job)s attempt %(attempt)s: found again" % values)
 
     def _check_tasks(self) -> None:
@@ -1601,7 +1606,7 @@ class Agent:
             say("draining, then leaving: %s" % why)
             self._leaving = why
         self._changed.ring()
-        self._nudge.set()
+        self._nudge.ring()
 
     def _may_go(self) -> bool:
         if self._jobs or not (self._leaving or self._stopped):
@@ -1644,7 +1649,7 @@ class Agent:
         """A sign of life per heartbeat; at once when we began to drain or became empty."""
         backoff = Backoff(first=0.2, most=10.0)
         while True:
-            self._nudge.clear()
+            nudge = self._nudge.wait()
             pause: float = self._state["joined"]["heartbeat"]
             try:
                 await self._sign_of_life()
@@ -1654,7 +1659,7 @@ class Agent:
                 say("alive: %s; again in %.1f s" % (silence, pause))
             except Refused as refusal:
                 say("alive: %s" % refusal)
-            await within(self._nudge.wait(), pause)
+            await asyncio.wait({nudge}, timeout=pause)
 
     async def _sign_of_life(self) -> None:
         draining, asked = self.draining(), time.monotonic()
@@ -1678,14 +1683,12 @@ class Agent:
         order = answer.get("order", "continue")
         if asked >= self._ordered_at:
             self._ordered_at = asked
-            if order == "stop" and not self._stopped:
-                say("the service says stop")
-                self._stopped = True
-            elif self._ordered_drain != (order != "continue"):
-                self._ordered_drain = order != "continue"
+            drain = order != "continue"
+            if drain != self._ordered_drain:
                 say("the service says %s" % order)
-            if self.draining():
-                self._nudge.set() if not self._jobs else None
+                self._nudge.ring()  # tell it that we know
+            self._ordered_drain = drain
+            self._stopped = self._stopped or order == "stop"
         if "job" in answer:
             self.question.open = False
             if answer["job"] is not None:
@@ -1763,16 +1766,16 @@ class Agent:
             return say("request: the answer holds a job without a name")
         if not re.match(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", name):
             return say("request: %r is no name of a job" % name)
-        self.question.next()
         if (name, attempt) in self._jobs:
-            return None
+            return self.question.next()
         directory = self.directory / "jobs" / ("%s-%d" % (name, attempt))
         job = Job(self, directory, values, reattached=False)
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
-            write_atomic(directory / "assignment.json", json.dumps(values))
+            write_atomic(directory / "assignment.json", json.dumps(dict(values, question=self.question.taken)))
         except OSError as error:
             job.result = end_report("not-started", "cannot record the job: %s" % error.strerror)
+        self.question.next()  # after the record: between the two it is the record that knows
         self._add_job(job)
         if self._state["joined"]["single_use"]:
             self.leave("its one job was taken")
@@ -1803,7 +1806,7 @@ class Agent:
         del self._jobs[job.key]
         self._changed.ring()
         if self.draining():
-            self._nudge.set()
+            self._nudge.ring()
 
     def start_runner(self, job: Job) -> None:
         """Through the zygote. Without one, begin again with a new one: all is on disk."""
@@ -1829,7 +1832,7 @@ class Agent:
                     begin_again()
                 for job in self._jobs.values():
                     if str(job.directory) == directory:
-                        job.ended.set()
+                        job.ended.ring()
 
 
 def begin_again() -> NoReturn:

@@ -6,21 +6,26 @@ import codecs
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final
 from urllib.parse import quote
 
 import typer
 
-from gridtide.cli import tables, views
+from gridtide.cli import pages, tables, views
+from gridtide.cli.asking import progress
 from gridtide.cli.client import Client, resumed, segment
 from gridtide.cli.command import Session, command
 from gridtide.cli.human import number, size
 from gridtide.cli.problems import Failed, ServiceFault, WrongUsage
+from gridtide.pilot.protocol import JobState
 
 _PATIENCE: Final = 60.0
 """Seconds for which following bears a service that does not answer: it may be restarting."""
+
+_MANY: Final = 100
+"""Files between two words on how far a long fetch is."""
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="A job, such as 12.3.")]
 
@@ -57,25 +62,52 @@ def logs(
 
 def outputs(
     session: Session,
-    job: Job,
-    to: Annotated[Path | None, typer.Option("--to", metavar="DIR", help="Fetch them into this directory.")] = None,
+    what: Annotated[
+        str,
+        typer.Argument(metavar="JOB|SUBMISSION", help="A job, such as 12.3, or all jobs of a submission, such as 12."),
+    ],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Fetch them into DIR, of a submission into DIR/JOB each.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there already.")] = False,
 ) -> None:
-    """List the results that a job left, or fetch them; what is fetched is checked against its digest."""
-    route = f"/v1/jobs/{segment(job)}/outputs"
+    """List the results that jobs left, or fetch them; what is fetched is checked against its digest."""
     with session.client() as client:
-        answer = client.get(route)
-        rows = views.outputs(answer)
+        if "." in what:
+            jobs = [what]
+        else:
+            found = pages.jobs(client, {"submission": what, "state": JobState.DONE})
+            jobs = [row.id for row in views.jobs({"jobs": found})]
+        answers = {job: client.get(_route(job)) for job in jobs}
+        rows = [(job, row) for job, answer in answers.items() for row in views.outputs(answer)]
         if to is not None:
-            targets = [(row, _target(to, row.name, force)) for row in rows]
-            for row, target in targets:
-                _fetch(client, f"{route}/{quote(row.name, safe='/')}", row, target)
-    session.output.document(answer)
+            _fetch_all(session, client, rows, lambda job: to if "." in what else to / job, force)
+    session.output.document(answers[what] if "." in what else {"jobs": answers})
     if to is None:
         session.output.show(tables.outputs(rows) if rows else "No outputs")
     else:
-        total = size(sum(row.size for row in rows))
+        total = size(sum(row.size for _, row in rows))
         session.output.show(f"Fetched {number(len(rows), 'file')}, {total}, into {to}")
+
+
+def _route(job: str) -> str:
+    return f"/v1/jobs/{segment(job)}/outputs"
+
+
+def _fetch_all(
+    session: Session,
+    client: Client,
+    rows: Sequence[tuple[str, views.OutputView]],
+    directory: Callable[[str], Path],
+    force: bool,
+) -> None:
+    """All targets are looked at before the first byte is fetched."""
+    targets = [(job, row, _target(directory(job), row.name, force)) for job, row in rows]
+    with progress(session, "Fetching") as say:
+        for count, (job, row, target) in enumerate(targets, 1):
+            if len(targets) >= _MANY and count % _MANY == 0:
+                say(f"{count} of {number(len(targets), 'file')}")
+            _fetch(client, f"{_route(job)}/{quote(row.name, safe='/')}", row, target)
 
 
 def _followed(session: Session, client: Client, route: str, stream: str) -> Iterator[bytes]:

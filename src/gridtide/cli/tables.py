@@ -152,9 +152,9 @@ def event(row: views.EventView, now: float) -> Text:
     )
 
 
-def outputs(rows: Sequence[views.OutputView]) -> RenderableType:
-    """One line a file."""
-    return table(("file", "size"), ((row.name, size(row.size)) for row in rows), right=("size",))
+def outputs(rows: Sequence[tuple[str, views.OutputView]]) -> RenderableType:
+    """One line a file, with the job that left it."""
+    return table(("job", "file", "size"), ((job, row.name, size(row.size)) for job, row in rows), right=("size",))
 
 
 def tokens(rows: Sequence[views.TokenView], now: float) -> RenderableType:

@@ -10,22 +10,18 @@ from typing import Annotated, Final
 
 import typer
 
-from gridtide.cli import tables, uploading, views
+from gridtide.cli import pages, tables, uploading, views
 from gridtide.cli.client import Client, patiently
 from gridtide.cli.command import Session, command
 from gridtide.cli.human import number, size
 from gridtide.cli.problems import Failed, TimedOut, WrongUsage
 from gridtide.pilot.protocol import JobState
-from gridtide.store.ports import Json
 
 _POLL: Final = 0.5
 """Seconds between two looks at a submission."""
 
 _PATIENCE: Final = 300.0
 """Seconds for which waiting bears a service that does not answer: it may be restarting, and the jobs go on."""
-
-_PAGE: Final = 200
-"""Jobs asked for at once."""
 
 
 def register(app: typer.Typer) -> None:
@@ -81,17 +77,9 @@ def jobs(
     after: Annotated[str | None, typer.Option("--after", metavar="JOB", help="Those after this one.")] = None,
 ) -> None:
     """List jobs in the order of their submission, with why they are as they are."""
-    documents: list[Json] = []
+    query = {"submission": submission, "state": state, "user": user, "after": after}
     with session.client() as client:
-        while len(documents) < limit:
-            asked = min(_PAGE, limit - len(documents))
-            query = {"submission": submission, "state": state, "user": user, "after": after, "limit": asked}
-            page = client.get("/v1/jobs", query)
-            rows = views.jobs(page)
-            documents += page["jobs"] if isinstance(page, dict) else []
-            if len(rows) < asked:
-                break
-            after = rows[-1].id
+        documents = pages.jobs(client, query, limit=limit)
     shown = views.jobs({"jobs": documents})
     session.output.document({"jobs": documents})
     session.output.show(tables.jobs(shown, session.now()) if shown else "No jobs")

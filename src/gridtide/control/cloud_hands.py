@@ -41,6 +41,10 @@ log = structlog.get_logger("gridtide.clouds")
 _CALLS = 4
 # Workers in one bulk call: an answer that is lost leaves at most this many machines to be found by their tags.
 _BULK = 200
+# Seconds before a terminate that is not confirmed is asked for again, doubling up to the most. Less hammers
+# a cloud that is slow to list; more leaves a machine that survived its first terminate running for longer.
+_AGAIN_AFTER = 2.0
+_AGAIN_MOST = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +106,17 @@ class CloudHands:
             self._spawn(self._launch(batch), "launch")
 
     def terminate(self, machines: Sequence[MachineId]) -> None:
-        """Start terminate calls for these, except where one is under way or waits after a failure."""
+        """Start terminate calls for all of these (and no others), except where one is under way or was made just now.
+
+        A call that succeeded is repeated too, ever more rarely, until the cloud's listing confirms it.
+        """
         now = self._clock.now()
+        asked = dict.fromkeys(machines)
+        self._patience = {machine: kept for machine, kept in self._patience.items() if machine in asked}
         wanted = [
             machine
-            for machine in dict.fromkeys(machines)
-            if machine not in self._ending and self._patience.get(machine, (None, now))[1] <= now
+            for machine in asked
+            if machine not in self._ending and (machine not in self._patience or self._patience[machine][1] <= now)
         ]
         for start in range(0, len(wanted), _BULK):
             batch = wanted[start : start + _BULK]
@@ -115,7 +124,7 @@ class CloudHands:
             self._spawn(self._terminate(batch), "terminate")
 
     def next_attempt(self) -> float | None:
-        """When a terminate that failed may be tried again."""
+        """When a terminate that has not been confirmed may be tried again."""
         return min((until for _, until in self._patience.values()), default=None)
 
     async def stop(self) -> None:
@@ -273,11 +282,10 @@ class CloudHands:
             now = self._clock.now()
             for machine in batch:
                 error = outcomes.get(machine, CloudUnavailable("the cloud did not say", where=self.cloud.name))
-                if error is None:
-                    self._patience.pop(machine, None)
-                    continue
-                log.warning("terminate failed", cloud=self.cloud.name, machine=machine, error=str(error))
-                backoff, _ = self._patience.get(machine, (Backoff(self._random, first=1.0, limit=60.0), 0.0))
+                if error is not None:
+                    log.warning("terminate failed", cloud=self.cloud.name, machine=machine, error=str(error))
+                fresh = Backoff(self._random, first=_AGAIN_AFTER, limit=_AGAIN_MOST)
+                backoff, _ = self._patience.get(machine, (fresh, now))
                 wait = max(backoff.failed(), (error.retry_after or 0.0) if isinstance(error, Throttled) else 0.0)
                 self._patience[machine] = (backoff, now + wait)
             self._observe()

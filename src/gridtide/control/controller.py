@@ -29,7 +29,7 @@ from gridtide.errors import AccessDenied, Conflict, LeaseLost, StoreError
 from gridtide.model.actions import Plan
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, GroupName, MachineId, QueueName, WorkerId
-from gridtide.model.readings import Fresh, Missing, last_known
+from gridtide.model.readings import Missing, last_known
 from gridtide.model.reasons import Cause
 from gridtide.model.rules import SiteRules, Wishes
 from gridtide.model.snapshot import GroupMemory, Heartbeat, Snapshot
@@ -42,6 +42,7 @@ log = structlog.get_logger("gridtide.controller")
 
 # After a cycle that failed (a store that is down, a fault of ours) the next one starts after this many seconds.
 _AFTER_FAULT = 1.0
+_LEAVING = frozenset({WorkerState.DRAINED, WorkerState.FAILED, WorkerState.TERMINATING})
 # For a worker whose group has left the site file: as long as the default of those that are in it.
 _LEASE_WITHOUT_GROUP = 600.0
 _ORDERS = {
@@ -79,7 +80,6 @@ class Controller:
         self._cycle: Cycle | None = None
         self._memory: Mapping[GroupName, GroupMemory] = {}
         self._known_strays: set[MachineId] = set()
-        self._compared: dict[QueueName, float] = {}
         self._started = clock.now()
         self._cloud_hands: dict[CloudName, CloudHands] = {}
         self._queue_hands: dict[QueueName, QueueHands] = {}
@@ -143,7 +143,6 @@ class Controller:
         await self._observer.observe()
         self._awake.clear()  # what has happened so far is in this snapshot
         snapshot = self._snapshot()
-        self._compare_drains(snapshot)
         decided = plan(snapshot, self._assembly.rules)
         record = await self._commit(snapshot, decided)
         self._memory = decided.memory
@@ -168,12 +167,6 @@ class Controller:
             undrain_answered=dict(fleet.undrain_answered),
         )
 
-    def _compare_drains(self, snapshot: Snapshot) -> None:
-        for name, view in snapshot.queues.items():
-            if isinstance(view.nodes, Fresh) and view.nodes.started > self._compared.get(name, float("-inf")):
-                self._compared[name] = view.nodes.started
-                self._queue_hands[name].compare(view.nodes)
-
     async def _commit(self, snapshot: Snapshot, decided: Plan) -> Record:
         made: list[Record] = []
 
@@ -188,7 +181,6 @@ class Controller:
             )
             for action in decided.actions:
                 recorder.take(action)
-            recorder.record.changes += operating.learned_machines(workers, snapshot)
             made.append(recorder.record)
             return recorder.record.changes
 
@@ -202,6 +194,8 @@ class Controller:
             if worker.reason.cause is Cause.NEVER_JOINED and worker.launched is not None:
                 key = (worker.zone, worker.shape.name)
                 self._breakers[worker.cloud].never_joined(key, worker.launched, now, str(worker.reason))
+        for forgotten in record.drain_again:
+            self._fleet.drain_acknowledged.pop(forgotten, None)
         for worker_id in record.undrain:
             self._hands_of(self._fleet.workers.get(worker_id), QueueHands.undrain)
         for worker in record.gone:
@@ -243,7 +237,9 @@ class Controller:
         doing; those of the others are returned, to be stopped."""
         old = self._all_hands()
         self._assembly = assembly
-        self._observer = Observer(assembly, clock=self._clock, random=self._random, changed=self.wake)
+        self._observer = Observer(
+            assembly, clock=self._clock, random=self._random, changed=self.wake, stays=self._stays
+        )
         clouds = {hands.cloud: hands for hands in self._cloud_hands.values()}
         queues = {hands.queue: hands for hands in self._queue_hands.values()}
         self._cloud_hands = {
@@ -293,6 +289,10 @@ class Controller:
             happened=self.wake,
             observe=lambda: self._observer.ask_queue(name),
         )
+
+    def _stays(self, worker: WorkerId) -> bool:
+        known = self._fleet.workers.get(worker)
+        return known is not None and known.state not in _LEAVING
 
     def _check_lease(self) -> None:
         _ = self._keeper.lease

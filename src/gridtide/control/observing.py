@@ -14,7 +14,7 @@ from gridtide.control.assembly import Assembly
 from gridtide.control.breaker import Breaker
 from gridtide.control.sources import Source
 from gridtide.model.demand import Attribute, Demand, Nodes, Offer
-from gridtide.model.ids import CloudName, QueueName
+from gridtide.model.ids import CloudName, QueueName, WorkerId
 from gridtide.model.machines import Machines
 from gridtide.model.readings import Fresh, Reading, last_known
 from gridtide.model.resources import Shape
@@ -42,8 +42,18 @@ class _CloudSources:
 class Observer:
     """Knows what is read when. ``changed`` is called whenever a reading has changed."""
 
-    def __init__(self, assembly: Assembly, *, clock: Clock, random: Random, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        assembly: Assembly,
+        *,
+        clock: Clock,
+        random: Random,
+        changed: Callable[[str], None],
+        stays: Callable[[WorkerId], bool],
+    ) -> None:
+        """``stays`` tells of a worker whether its node and machine should still be there; others may vanish."""
         self._assembly = assembly
+        self._stays = stays
         self._clock = clock
         self._random = random
         self._changed = changed
@@ -133,7 +143,7 @@ class Observer:
                 rhythm,
                 clock=self._clock,
                 random=self._random,
-                believe=believe_nodes,
+                believe=self._believe_nodes,
                 changed=self._changed,
             ),
         )
@@ -146,7 +156,7 @@ class Observer:
                 self._assembly.timing.cloud,
                 clock=self._clock,
                 random=self._random,
-                believe=believe_machines,
+                believe=self._believe_machines,
                 changed=self._changed,
             ),
             Source(
@@ -159,6 +169,17 @@ class Observer:
                 changed=self._shapes_changed,
             ),
         )
+
+    def _believe_nodes(self, before: Reading[Nodes], answer: Fresh[Nodes]) -> Reading[Nodes]:
+        known = last_known(before)
+        return believe_nodes(before, answer, self._leaving(node.worker for node in (known.value if known else ())))
+
+    def _believe_machines(self, before: Reading[Machines], answer: Fresh[Machines]) -> Reading[Machines]:
+        known = last_known(before)
+        return believe_machines(before, answer, self._leaving(each.worker for each in (known.value if known else ())))
+
+    def _leaving(self, workers: Iterable[WorkerId | None]) -> set[WorkerId]:
+        return {worker for worker in workers if worker is not None and not self._stays(worker)}
 
     async def _read_demand(self, queue: Queue) -> Demand:
         """Which jobs our machines could run can only be said once it is known what machines there are."""

@@ -9,10 +9,8 @@ from gridtide.control.assembly import Assembly
 from gridtide.control.fleet import event_of, moved
 from gridtide.errors import Conflict, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.ids import GroupName, WorkerId
-from gridtide.model.readings import Fresh
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import SiteRules, Wishes
-from gridtide.model.snapshot import Snapshot
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.store.ports import Change, Event, SetWishes, UpdateWorker
 
@@ -90,25 +88,6 @@ def undrain_changes(
         else:
             raise Conflict(f"{worker.id} is {worker.state} and cannot be taken back", remedy="it is being returned")
     return changes
-
-
-def learned_machines(workers: Mapping[WorkerId, Worker], snapshot: Snapshot) -> list[Change]:
-    """Workers that joined before the cloud's answer was seen learn their machine from its tag."""
-    unknown = {w.id for w in workers.values() if w.machine is None and w.state not in _MACHINELESS}
-    if not unknown:
-        return []
-    changes: list[Change] = []
-    for view in snapshot.clouds.values():
-        if isinstance(view.machines, Fresh):
-            for machine in view.machines.value:
-                if machine.worker in unknown:
-                    unknown.discard(machine.worker)
-                    worker = workers[machine.worker]
-                    changes.append(UpdateWorker(worker.state, replace(worker, machine=machine.id)))
-    return changes
-
-
-_MACHINELESS = frozenset({WorkerState.INTENDED, WorkerState.LAUNCHING, WorkerState.GONE})
 
 
 def check_no_orphans(assembly: Assembly, workers: Mapping[WorkerId, Worker]) -> None:

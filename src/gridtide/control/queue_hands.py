@@ -17,9 +17,7 @@ from gridtide.clock import Clock
 from gridtide.control.backoff import Backoff
 from gridtide.control.fleet import Fleet
 from gridtide.errors import LeaseLost, QueueError, SourceError
-from gridtide.model.demand import Nodes, NodeState
 from gridtide.model.ids import WorkerId
-from gridtide.model.readings import Fresh
 from gridtide.model.reasons import Reason
 from gridtide.model.workers import WorkerState
 from gridtide.queues.protocol import Outcome, Queue
@@ -69,15 +67,6 @@ class QueueHands:
     def forget(self, worker: WorkerId) -> None:
         """This worker's machine is gone."""
         self._orders.forget.add(worker)
-
-    def compare(self, nodes: Fresh[Nodes]) -> None:
-        """A queue that lists a worker as accepting after it took the drain has forgotten it: order it again."""
-        for node in nodes.value:
-            if node.worker is None or node.state is not NodeState.ACCEPTING:
-                continue
-            if nodes.started > self._fleet.drain_acknowledged.get(node.worker, float("inf")):
-                log.warning("the queue has forgotten a drain", queue=self.queue.name, worker=node.worker)
-                del self._fleet.drain_acknowledged[node.worker]
 
     def kick(self) -> None:
         """Start giving the orders that are open, unless some are being given."""

@@ -21,6 +21,8 @@ class Record:
     """What a plan becomes: changes to commit, and the orders that follow once they are committed."""
 
     changes: list[Change] = field(default_factory=list)
+    drain_again: list[WorkerId] = field(default_factory=list)
+    """Drains that the queue has forgotten."""
     undrain: list[WorkerId] = field(default_factory=list)
     strays: dict[CloudName, list[MachineId]] = field(default_factory=dict)
     gone: list[Worker] = field(default_factory=list)
@@ -56,7 +58,8 @@ class Recorder:
             case Advance(worker, before, after, reason, machine):
                 self._move(worker, before, after, reason, machine)
             case Drain(worker, reason):
-                self._move(worker, WorkerState.JOINED, WorkerState.DRAINING, reason)
+                if not self._move(worker, WorkerState.JOINED, WorkerState.DRAINING, reason):
+                    self.record.drain_again.append(worker)
             case Undrain(worker, reason):
                 state = self._workers[worker].state if worker in self._workers else WorkerState.GONE
                 if self._move(worker, state, WorkerState.JOINED, reason):
@@ -98,7 +101,11 @@ class Recorder:
         machine: MachineId | None = None,
     ) -> bool:
         worker = self._workers.get(name)
-        if worker is None or worker.state is not before or not may(before, after):
+        if worker is None or worker.state is not before:
+            return False
+        if before is after:
+            return self._learn(worker, machine)
+        if not may(before, after):
             return False
         next_worker = replace(moved(worker, after, reason, self._now), machine=machine or worker.machine)
         self._workers[name] = next_worker
@@ -116,6 +123,13 @@ class Recorder:
         if after is WorkerState.FAILED:
             self.record.failed.append(next_worker)
         return True
+
+    def _learn(self, worker: Worker, machine: MachineId | None) -> bool:
+        """Its machine, found by its tag after the cloud's answer was missed."""
+        if machine is not None:
+            self._workers[worker.id] = replace(worker, machine=machine)
+            self.record.changes.append(UpdateWorker(worker.state, self._workers[worker.id]))
+        return machine is not None
 
     def _stray(self, action: TerminateStray) -> None:
         self.record.strays.setdefault(action.cloud, []).append(action.machine)

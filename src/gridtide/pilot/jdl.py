@@ -14,7 +14,7 @@ from gridtide.model.resources import Resources
 from gridtide.pilot import jdl_values as read
 from gridtide.pilot.description import Axis, JobDescription
 from gridtide.pilot.jdl_syntax import Statement, boolean_expression, plain_value, statements
-from gridtide.pilot.matching import job_ad
+from gridtide.pilot.matching import job_ad, machine_names
 
 DEFAULT_TTL: Final = 86400.0
 """Seconds. AliEn's central services assume a day as well; shorter would end jobs that worked there."""
@@ -207,7 +207,7 @@ def _requirements(given: _Given, need: Resources) -> str:
     expression = boolean_expression(statement)
     job = job_ad(need)
     tree = classad2.ExprTree(expression)
-    if [name for name in job.externalRefs(tree) if name]:
+    if machine_names(job, tree):
         return expression
     # It asks nothing of the machine: either it always holds, or no machine can ever run the job.
     if tree.eval(scope=job, target=classad2.ClassAd()) is not True:

@@ -148,5 +148,13 @@ def evaluate(requirements: str, need: Resources, host: Host) -> Verdict:
 
 
 def _unknown_names(job: classad2.ClassAd, tree: classad2.ExprTree, host: Host) -> bool:
-    names = (name.lower().removeprefix("target.").removeprefix("other.") for name in job.externalRefs(tree) if name)
-    return any(name not in host.names for name in names)
+    return any(name not in host.names for name in machine_names(job, tree))
+
+
+def machine_names(job: classad2.ClassAd, tree: classad2.ExprTree) -> frozenset[str]:
+    """The machine's attributes that an expression refers to, in lower case."""
+    # The library lists what the job's ad does not resolve, an empty name when there is none, and MY.X in any case.
+    names = (name.lower() for name in job.externalRefs(tree))
+    return frozenset(
+        name.removeprefix("target.").removeprefix("other.") for name in names if name and not name.startswith("my.")
+    )

@@ -15,7 +15,7 @@ from gridtide.model.readings import Fresh, Missing, Reading, Unconfirmed, fresh,
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import GroupRules, SiteRules, Wishes
 from gridtide.model.snapshot import CloudView, QueueView, Snapshot
-from gridtide.model.workers import Worker
+from gridtide.model.workers import Worker, WorkerState
 
 REGISTRATION_ALLOWANCE: Final = 60.0
 """Seconds from joining until a queue lists the worker. Smaller: machines are launched for jobs that a worker which has
@@ -162,6 +162,22 @@ class Evidence:
         started = [self.queue_nodes_started(queue) for queue in queues]
         known = [moment for moment in started if moment is not None]
         return min(known) if known and len(known) == len(started) else None
+
+    def tells_of_drain(self, worker: Worker, seen: Seen) -> bool:
+        """Whether what the queue says of the worker's draining is newer than our own last order about it.
+
+        Before the queue has answered that order, and in a reading begun before the answer, an older order may still
+        show, or still be on its way.
+        """
+        if seen.started is None:
+            return False
+        if worker.state is WorkerState.DRAINING:
+            answered = self.snapshot.drain_acknowledged.get(worker.id)
+            return answered is not None and seen.started >= answered
+        if worker.reason.cause is Cause.LOAD_RETURNED:
+            answered = self.snapshot.undrain_answered.get(worker.id)
+            return answered is not None and seen.started >= answered
+        return seen.started > worker.since
 
     def own(self, worker: Worker) -> list[Machine]:
         """Machines of its cloud that carry the worker's id: its own first, then by id; those that still live first."""

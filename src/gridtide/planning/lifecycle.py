@@ -24,6 +24,10 @@ CALL_ALLOWANCE: Final = 60.0
 """Seconds that a launch call may take at most. Smaller: an answer that is late is taken for a lost one, and a worker is
 given up whose machine is about to appear (it is then ended as a stray: a boot is wasted, no job is lost)."""
 
+EFFECT_ALLOWANCE: Final = 30.0
+"""Seconds in which a queue that took a drain may still list the worker as accepting. Smaller: a slow queue is ordered
+again and again. Larger: a worker whose drain was forgotten takes jobs for longer."""
+
 _DEAD: Final[Mapping[MachineState, Cause]] = MappingProxyType(
     {
         MachineState.BROKEN: Cause.MACHINE_BROKEN,
@@ -191,7 +195,7 @@ def _joined(course: Course, evidence: Evidence) -> bool:
     closing = evidence.closing(worker)
     if closing is not None:
         return course.drain(closing)
-    if seen is not None and seen.started is not None and seen.started > worker.since and _on_its_way_out(seen):
+    if seen is not None and _on_its_way_out(seen) and evidence.tells_of_drain(worker, seen):
         cause = Cause.SINGLE_USE if worker.single_use else Cause.SELF_DRAINED
         return course.advance(WorkerState.DRAINING, Reason(cause, f"the queue lists it as {seen.state}"))
     _explain_joined(course, evidence)
@@ -204,17 +208,16 @@ def _draining(course: Course, evidence: Evidence) -> bool:
         return course.terminate(Reason(Cause.OPERATOR, "an operator ends it, whatever it runs"))
     if _held_by_warmup(course, evidence):
         return False
-    entered = worker.since if worker.state is WorkerState.DRAINING else evidence.now
-    if seen is not None and _is_empty(seen, entered, worker, evidence):
+    tells = worker.state is WorkerState.DRAINING and seen is not None and evidence.tells_of_drain(worker, seen)
+    if seen is not None and tells and _drained_and_empty(worker, seen, evidence):
         reason = Reason(Cause.DRAINED_EMPTY, "the queue lists it as drained and attributes no job to it")
         return course.advance(WorkerState.DRAINED, reason, revocable=True)
     if _died(course, evidence):
         return True
     if not course.settled:
         _explain_draining(course)
-    if seen is not None and seen.state is NodeState.ACCEPTING and seen.started is not None and seen.started > entered:
-        # The order was lost (a crash between the record and the call), or a recall was: give it again.
-        course.revocable.append(Drain(worker.id, worker.reason))
+    if seen is not None and tells and seen.state is NodeState.ACCEPTING:
+        _order_again(course, evidence)
     return False
 
 
@@ -227,6 +230,22 @@ def _is_empty(seen: Seen, entered: float, worker: Worker, evidence: Evidence) ->
         and seen.running == 0
         and evidence.says_busy_after(worker.id, seen.started) is None
     )
+
+
+def _order_again(course: Course, evidence: Evidence) -> None:
+    """The queue took the drain and lists the worker as accepting: it has forgotten it (a restart), or is slow."""
+    forgotten = evidence.snapshot.drain_acknowledged[course.worker.id] + EFFECT_ALLOWANCE
+    if evidence.now >= forgotten:
+        course.revocable.append(Drain(course.worker.id, course.worker.reason))
+    else:
+        course.timers.append(forgotten)
+
+
+def _drained_and_empty(worker: Worker, seen: Seen, evidence: Evidence) -> bool:
+    """The queue says so, and the worker itself has not said otherwise since."""
+    if seen.started is None or seen.state is not NodeState.DRAINED or seen.running > 0:
+        return False
+    return evidence.says_busy_after(worker.id, seen.started) is None
 
 
 def _explain_draining(course: Course) -> None:
@@ -335,8 +354,7 @@ def _usable(course: Course, evidence: Evidence) -> bool:
     """Whether a joined worker counts as capacity."""
     worker, seen = course.worker, course.seen
     if seen is not None:
-        older = seen.started is None or seen.started <= worker.since
-        return older or seen.state is NodeState.ACCEPTING
+        return seen.state is NodeState.ACCEPTING or not evidence.tells_of_drain(worker, seen)
     started = evidence.nodes_started(worker)
     listed_by = (worker.joined if worker.joined is not None else worker.since) + REGISTRATION_ALLOWANCE
     if evidence.now <= listed_by:

@@ -107,6 +107,8 @@ class FakeNode:
     jobs: dict[str, FakeJob] = field(default_factory=dict)
     ordered: bool = False
     """A drain that was ordered has taken effect."""
+    drain_pending: bool = False
+    """One was ordered and has not taken effect yet."""
     orders: int = 0
     """Number of drain and undrain orders: an acknowledgement of an older order is void."""
     listed_from: float = 0.0
@@ -330,7 +332,7 @@ class FakeQueue:
         """Every node takes jobs again, as after a restart of a batch system that keeps drains in memory."""
         now = self._advance()
         for node in self._nodes.values():
-            node.ordered = False
+            node.ordered = node.drain_pending = False
             node.orders += 1
             self._fill(node, now)
 
@@ -338,7 +340,7 @@ class FakeQueue:
         """All nodes are unknown at first and report back within ``refill`` seconds; jobs run on; drains are lost."""
         now = self._advance()
         for node in self._nodes.values():
-            node.ordered = False
+            node.ordered = node.drain_pending = False
             node.orders += 1
             node.listed_from = now + self._random.uniform(0.0, refill)
             self._at(node.listed_from, partial(self._fill, node))
@@ -380,11 +382,13 @@ class FakeQueue:
             return QueueError(f"node {worker} does not answer", where=str(self.name))
         if call is QueueCall.UNDRAIN and node.own_will:
             return QueueError(f"{worker} drains of its own will and cannot be taken back", where=str(self.name))
-        node.orders += 1
         if call is QueueCall.UNDRAIN:
-            node.ordered = False
+            node.orders += 1
+            node.ordered = node.drain_pending = False
             self._fill(node, self._clock.now())
-        else:
+        elif not node.ordered and not node.drain_pending:  # a repeated order does not put off the first
+            node.orders += 1
+            node.drain_pending = True
             order = node.orders
             self._at(self._clock.now() + self.drain_delay, lambda _at: self._acknowledge(node, order))
             self._advance()
@@ -405,7 +409,7 @@ class FakeQueue:
 
     def _acknowledge(self, node: FakeNode, order: int) -> None:
         if node.orders == order:
-            node.ordered = True
+            node.ordered, node.drain_pending = True, False
 
     def _silence(self, worker: WorkerId) -> None:
         now = self._advance()

@@ -148,9 +148,11 @@ class _ToStructlog(logging.Handler):
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 lets the kernel choose. SiteFileError when the address cannot be had."""
     try:
+        if not 0 <= port < 65_536:  # getaddrinfo would take it modulo 65536
+            raise OSError("ports are below 65536")
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.create_server(cast(Any, address)[:2], family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         why = getattr(error, "strerror", None) or str(error)
         raise SiteFileError(
             f"cannot listen: {why}", where=f"{host}:{port}", remedy="choose another port or address"
@@ -197,17 +199,21 @@ def _prepare_process() -> None:
     logger.propagate = False
 
 
-async def serve(app: FastAPI, *, listen: tuple[str, int], tls: ServerTls | None, ready: Callable[[str], None]) -> None:
+async def serve(
+    app: FastAPI, *, listen: tuple[str, int] | socket.socket, tls: ServerTls | None, ready: Callable[[str], None]
+) -> None:
     """Serve until cancelled; then stop accepting, end long polls, let transfers finish for a moment, and return.
+
+    ``listen`` is host and port, or a socket from :func:`bind`, for a caller that must know the port beforehand.
 
     ``ready`` is called with the base URL once connections are accepted. SiteFileError when the address cannot be had,
     or is beyond loopback without TLS: every token would be readable on the way.
     """
-    bound = bind(*listen)
+    bound = listen if isinstance(listen, socket.socket) else bind(*listen)
     try:
         if tls is None and not ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback:
             raise SiteFileError(
-                "plain HTTP is for loopback only", where=f"{listen[0]}:{listen[1]}", remedy="switch TLS on"
+                "plain HTTP is for loopback only", where=url_of(bound, encrypted=False), remedy="switch TLS on"
             )
         _prepare_process()
         url = url_of(bound, encrypted=tls is not None)

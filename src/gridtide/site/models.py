@@ -102,6 +102,7 @@ class CertificateFiles(SiteModel):
 
     certificate: File = Field(description="PEM file with the certificate and those between it and its authority.")
     key: File = Field(description="PEM file with the private key.")
+    authority: File = Field(description="PEM file of the authority that signed it: the only one that workers trust.")
 
 
 def _tls(value: object, information: ValidationInfo) -> object:
@@ -109,7 +110,9 @@ def _tls(value: object, information: ValidationInfo) -> object:
         return CertificateFiles.model_validate(value, context=information.context)
     if isinstance(value, CertificateFiles) or value in ("auto", "off"):
         return value
-    raise wrong("is not a way to use TLS", '"auto", "off" or { certificate = "FILE", key = "FILE" }')
+    raise wrong(
+        "is not a way to use TLS", '"auto", "off" or { certificate = "FILE", key = "FILE", authority = "FILE" }'
+    )
 
 
 class AliEC2Settings(SiteModel):

@@ -6,10 +6,15 @@ import asyncio
 import os
 from pathlib import Path
 
+from sqlalchemy import update
+from sqlalchemy.exc import SQLAlchemyError
+
 from gridtide.errors import StoreUnavailable
 from gridtide.store.database import Database
 from gridtide.store.migrate import migrate
 from gridtide.store.sql import SqlFleetStore
+from gridtide.store.tables import leadership
+from gridtide.store.trouble import explain
 
 
 async def open_store(url: str) -> tuple[Database, SqlFleetStore]:
@@ -33,6 +38,17 @@ def _prepare(database: Database) -> None:
     if address.get_backend_name() == "sqlite" and address.database is not None and "uri" not in address.query:
         _make_private(Path(address.database))
     migrate(database.engine)
+    _try_to_write(database)
+
+
+def _try_to_write(database: Database) -> None:
+    """Whether it may be written is better learnt now than when the first worker has to be recorded."""
+    try:
+        with database.engine.connect() as connection:
+            connection.execute(update(leadership).values(epoch=leadership.c.epoch))
+            connection.rollback()
+    except SQLAlchemyError as error:
+        raise explain(error, database.where) from error
 
 
 def _make_private(file: Path) -> None:

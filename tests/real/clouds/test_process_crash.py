@@ -103,7 +103,9 @@ async def _judge_what_was_left(directory: Path, heir: ProcessCloud) -> set[Machi
         if worker in found and found[MachineId(worker)].state is MachineState.RUNNING:
             # it may be on its way from the fork to the shell
             await eventually(lambda worker=worker: len(processes("torino", worker)) == 1)  # type: ignore[misc]
-    assert {machine.worker for machine in found.values()} == set(found), "each carries its worker as its tag"
+    assert {str(machine.worker) for machine in found.values()} == {str(name) for name in found}, (
+        "each carries its worker as its tag"
+    )
     return {machine.state for machine in found.values()}
 
 

@@ -173,15 +173,16 @@ def test_jobs_shows_a_row_each(ask: Run, service: FakeService) -> None:
 def test_jobs_turns_pages(ask: Run, service: FakeService) -> None:
     def page(asked: Asked) -> Answer:
         first = int(asked.query.get("after", "12.-1").partition(".")[2]) + 1
-        last = min(first + int(asked.query["limit"]), 450)
+        last = min(first + min(int(asked.query["limit"]), 1000), 2450)
         return Answer(document={"jobs": [samples.job(f"12.{index}") for index in range(first, last)], "next": None})
 
     service.handle("GET", "/v1/jobs", page)
-    ran = ask("jobs", "--limit", "1000", "--json")
+    ran = ask("jobs", "--limit", "9000", "--json")
     assert isinstance(ran.document, dict)
     found = ran.document["jobs"]
     assert isinstance(found, list)
-    assert [row["id"] for row in found if isinstance(row, dict)] == [f"12.{index}" for index in range(450)]
+    assert [row["id"] for row in found if isinstance(row, dict)] == [f"12.{index}" for index in range(2450)]
+    assert len(service.asked) == 3
     cut = ask("jobs", "--limit", "250")
     assert len(lines(cut.stdout)) == 250 + 2  # heading and its rule
     assert "--after 12.249" in cut.error
@@ -211,7 +212,7 @@ def log_of(content: bytes, piece: int) -> object:
 
 
 def test_logs_reads_all_pieces(ask: Run, service: FakeService) -> None:
-    service.handle("GET", "/v1/jobs/12.0/log", log_of(b"one\ntwo\nthree\n", 5))  # type: ignore[arg-type]
+    service.handle("GET", "/v1/jobs/12.0/log", log_of(b"one\ntwo\nthree\n", 5))
     ran = ask("logs", "12.0", "--stderr")
     assert ran.stdout == "one\ntwo\nthree\n"
     assert {one.query["stream"] for one in service.asked} == {"stderr"}
@@ -246,7 +247,7 @@ def outputs_of(service: FakeService, files: dict[str, bytes], claimed: dict[str,
 
 def test_outputs_are_listed(ask: Run, service: FakeService) -> None:
     outputs_of(service, {"out.npz": b"x" * 2048})
-    assert lines(ask("outputs", "12.0").stdout)[-1].split() == ["out.npz", "2.0", "KiB"]
+    assert lines(ask("outputs", "12.0").stdout)[-1].split() == ["12.0", "out.npz", "2.0", "KiB"]
     assert "outputs" in json.loads(ask("outputs", "12.0", "--json").stdout)
 
 
@@ -256,6 +257,23 @@ def test_outputs_are_fetched_whole(ask: Run, service: FakeService, tmp_path: Pat
     assert ran.stdout.strip() == "Fetched 2 files, 6 B, into there"
     assert (tmp_path / "there/out.npz").read_bytes() == b"abc"
     assert (tmp_path / "there/deep/a b?.txt").read_bytes() == b"def"
+
+
+def test_outputs_of_a_whole_submission(ask: Run, service: FakeService, tmp_path: Path) -> None:
+    done: list[Json] = [samples.job("12.0", JobState.DONE), samples.job("12.7", JobState.DONE)]
+    service.on("GET", "/v1/jobs", Answer(document={"jobs": done, "next": None}))
+    for job in ("12.0", "12.7"):
+        row = samples.output("out.npz", digest(job.encode()), 4)
+        service.on("GET", f"/v1/jobs/{job}/outputs", Answer(document={"outputs": [row]}))
+        service.on("GET", f"/v1/jobs/{job}/outputs/out.npz", Answer(content=job.encode()))
+    assert [line.split()[0] for line in lines(ask("outputs", "12").stdout)[-2:]] == ["12.0", "12.7"]
+    ran = ask("outputs", "12", "--to", "there", "--json")
+    assert isinstance(ran.document, dict)
+    assert set(ran.document["jobs"]) == {"12.0", "12.7"}
+    assert (tmp_path / "there/12.0/out.npz").read_bytes() == b"12.0"
+    assert (tmp_path / "there/12.7/out.npz").read_bytes() == b"12.7"
+    asked = service.calls("GET", "/v1/jobs")[0].query
+    assert (asked["submission"], asked["state"]) == ("12", "done")
 
 
 def test_what_is_there_is_not_replaced_unasked(ask: Run, service: FakeService, tmp_path: Path) -> None:

@@ -194,6 +194,9 @@ class World:
     shapes_reading: Reading[tuple[Shape, ...]] | None = None
     clouds: Mapping[str, CloudView] = field(default_factory=dict)
     queues: Mapping[str, QueueView] = field(default_factory=dict)
+    acknowledged: Mapping[WorkerId, float] | None = None
+    """When the queue took the drains; None: each at once."""
+    answered: Mapping[WorkerId, float] = field(default_factory=dict)
 
     def snapshot(self) -> Snapshot:
         listed = self.machines
@@ -222,6 +225,10 @@ class World:
             heartbeats={WorkerId(name): beat for name, beat in self.heartbeats.items()},
             wishes={GRID: self.wishes},
             memory={GRID: self.memory},
+            drain_acknowledged=self.acknowledged
+            if self.acknowledged is not None
+            else {entry.id: entry.since for entry in self.workers if entry.state is WorkerState.DRAINING},
+            undrain_answered=self.answered,
         )
 
     def plan(self) -> Plan:

@@ -20,7 +20,7 @@ state = "state"
 [service]
 listen = "127.0.0.1:8470"
 url = "https://x.example.org"
-tls = { certificate = "here", key = "here" }
+tls = { certificate = "here", key = "here", authority = "here" }
 aliec2 = { group = "workers" }
 [store]
 url = "postgresql+psycopg://u@h/d"

@@ -119,12 +119,15 @@ CASES = [
     Broken("certificate without key", service('tls = { certificate = "site.toml" } #<'), "service.tls.key", "add key"),
     Broken(
         "no such certificate",
-        service("[service.tls]", 'certificate = "no.pem" #<', 'key = "site.toml"'),
+        service("[service.tls]", 'certificate = "no.pem" #<', 'key = "site.toml"', 'authority = "site.toml"'),
         "service.tls.certificate",
         "relative paths",
     ),
     Broken(
-        "certificate is a directory", service('tls = { certificate = ".", key = "." } #<'), "tls.certificate", "a file"
+        "certificate is a directory",
+        service('tls = { certificate = ".", key = ".", authority = "." } #<'),
+        "tls.certificate",
+        "a file",
     ),
     Broken("url without scheme", service('url = "site.example.org:8470" #<'), "service.url", "https://"),
     Broken("url with password", service('url = "https://u:p@example.org" #<'), "service.url", "https://"),
@@ -309,6 +312,13 @@ def test_all_problems_are_told_in_order_of_lines(write: Write) -> None:
         (10, ("groups", "workers", "maximun")),
     ]
     with pytest.raises(SiteFileError, match=r"site\.name"):
+        load(write(text))
+
+
+def test_lines_count_and_not_the_order_of_sections(write: Write) -> None:
+    text = GROUP.replace("= 4", "= -4") + CLOUD + QUEUE.replace("pilot", "pilott") + SITE.replace("torino", "T")
+    assert [one.keys[0] for one in problems(write(text))] == ["groups", "queues", "site"]
+    with pytest.raises(SiteFileError, match=r"groups\.workers\.maximum"):
         load(write(text))
 
 

@@ -107,6 +107,15 @@ def test_what_takes_a_restart_is_refused_by_name(read: Read, new: str, keys: str
     assert len(changes(old, read(new))) == keys.count(",") + 1
 
 
+def test_a_table_that_takes_a_restart_takes_it_for_all_its_keys(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("x")
+    old = read(
+        with_section("service", 'tls = { certificate = "site.toml", key = "site.toml", authority = "site.toml" }')
+    )
+    new = read(with_section("service", 'tls = { certificate = "site.toml", key = "other", authority = "site.toml" }'))
+    assert "service.tls.key" in str(refusal(old, new))
+
+
 def test_a_password_is_not_told(read: Read) -> None:
     old = read(with_section("store", 'url = "postgresql+psycopg://u:hunter1@db/x"'))
     new = read(with_section("store", 'url = "postgresql+psycopg://u:hunter2@db/x"'))

@@ -234,6 +234,11 @@ def test_an_example(keys: Keys, line: int, column: int) -> None:
     assert Locations(TEXT).find(keys) == Position(line, column)
 
 
+def test_a_table_that_is_only_passed_through_is_where_it_is_first_passed() -> None:
+    assert Locations("[a.b]\n[a.c]\n[x]\ny.z = 1\ny.w = 2").find(("a",)) == Position(1, 1)
+    assert Locations("x = 1\na.b = 1\na.c = 1").find(("a",)) == Position(2, 1)
+
+
 def test_very_deep_lists_are_left_to_their_parent() -> None:
     text = "x = " + "[" * 400 + "]" * 400
     assert Locations(text).find(("x", *([0] * 399))).line == 1

@@ -65,7 +65,7 @@ EXAMPLES = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_the_examples_of_the_page_work(number: int, write: Write, tmp_path: Path) -> None:
-    for name in ("worker.cloud-init.yaml", "site.crt", "site.key", "database.password"):
+    for name in ("worker.cloud-init.yaml", "site.crt", "site.key", "ca.pem", "database.password"):
         (tmp_path / name).write_text("x")
     example = EXAMPLES[number]
     small = {"site": SITE, "queues": QUEUE, "clouds": CLOUD, "groups": GROUP}

@@ -93,6 +93,12 @@ def test_policies(read: Read, policy: str, expected: Policy) -> None:
     assert read(with_group(f"policy = {policy}")).rules().groups[WORKERS].policy == expected
 
 
+def test_figures_may_stand_on_their_limits(read: Read) -> None:
+    site = read(with_group("minimum = 4", 'lease = "20001 ms"', "[controller]", 'lease = "1 s"', 'warmup = "0 s"'))
+    assert site.groups[WORKERS].minimum == site.groups[WORKERS].maximum
+    assert (site.groups[WORKERS].lease, site.controller.lease, site.controller.warmup) == (20.001, 1.0, 0.0)
+
+
 def test_nothing_can_be_changed_afterwards(read: Read) -> None:
     site = read(SMALL)
     with pytest.raises(FrozenInstanceError):
@@ -139,7 +145,11 @@ def test_a_relative_name_of_the_file_itself(write: Write, tmp_path: Path, monkey
         (['listen = "0.0.0.0:8470"', 'url = "https://site.example.org/"'], True, "https://site.example.org"),
         (['url = "https://proxy.example.org/gridtide"'], False, "https://proxy.example.org/gridtide"),
         (['url = "http://10.0.2.2:8470"'], False, "http://10.0.2.2:8470"),
-        (['tls = { certificate = "site.toml", key = "site.toml" }'], True, "https://127.0.0.1:4711"),
+        (
+            ['tls = { certificate = "site.toml", key = "site.toml", authority = "site.toml" }'],
+            True,
+            "https://127.0.0.1:4711",
+        ),
     ],
 )
 def test_what_workers_call(read: Read, lines: list[str], encrypted: bool, url: str) -> None:
@@ -149,8 +159,12 @@ def test_what_workers_call(read: Read, lines: list[str], encrypted: bool, url: s
 
 
 def test_its_own_certificate(read: Read, tmp_path: Path) -> None:
-    site = read(with_section("service", 'tls = { certificate = "site.toml", key = "site.toml" }'))
-    assert site.service.tls == CertificateFiles(certificate=tmp_path / "site.toml", key=tmp_path / "site.toml")
+    site = read(
+        with_section("service", 'tls = { certificate = "site.toml", key = "site.toml", authority = "site.toml" }')
+    )
+    assert site.service.tls == CertificateFiles(
+        certificate=tmp_path / "site.toml", key=tmp_path / "site.toml", authority=tmp_path / "site.toml"
+    )
 
 
 def test_the_aliec2_routes_are_switched_on_by_name_of_a_group(read: Read) -> None:
@@ -288,9 +302,10 @@ def test_a_generation_follows_image_and_context_and_nothing_else(read: Read, tmp
         generation("i", a=b"1"),
         generation("i", a=b"12", b=b""),
         generation("i", a=b"1", c=b"2"),
+        generation("i", a=b"1b2"),
         generation("ia", b=b"2"),
     }
-    assert len(others) == 7
+    assert len(others) == 8
     assert first not in others
     plain = read(with_group('image = "i"')).generation(WORKERS)
     assert read(with_group('image = "i"', "minimum = 1")).generation(WORKERS) == plain
