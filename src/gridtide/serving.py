@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from gridtide.cli.locate import TOKEN_FILE, ServiceFile, process_started, write_service_file
+from gridtide.cli.locate import TOKEN_FILE, ServiceFile, process_started, read_service_file, write_service_file
 from gridtide.clock import Clock, SystemClock
 from gridtide.clouds.protocol import Finding, Level
 from gridtide.errors import GridtideError, StoreError
@@ -49,8 +49,19 @@ class Listener:
 def listen(site: Site, clock: Clock) -> Listener:
     """Bind the site's address. SiteFileError when it, or the certificate, cannot be had."""
     tls = server_tls(site, clock)
-    bound = bind(site.service.listen.host, site.service.listen.port)
+    bound = _bind(site)
     return Listener(bound, tls, site.service.url_on(bound.getsockname()[1]))
+
+
+def _bind(site: Site) -> socket.socket:
+    """A port that the kernel chose is kept over restarts if it can be had: workers that live know no other."""
+    host, port = site.service.listen.host, site.service.listen.port
+    if port == 0:
+        with contextlib.suppress(GridtideError, ValueError):
+            before = read_service_file(site.state)
+            if before is not None and (known := urlsplit(before.url).port):
+                return bind(host, known)
+    return bind(host, port)
 
 
 def server_tls(site: Site, clock: Clock) -> ServerTls | None:

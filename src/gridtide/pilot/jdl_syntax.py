@@ -255,7 +255,8 @@ def plain_value(statement: Statement) -> Value:
 
 
 def _constant(statement: Statement, value: object) -> Value:
-    if isinstance(value, str | bool | int):
+    # The library's Value (undefined, error) is an int to Python, but not to us.
+    if isinstance(value, str | bool | int) and not isinstance(value, classad2.Value):
         return value
     if isinstance(value, float):
         if value in (float("inf"), float("-inf")) or value != value:

@@ -30,6 +30,10 @@ class TooLarge(InvalidRequest):
         self.status = status
 
 
+class Stalled(InvalidRequest):
+    """The body did not come: 400, and the connection is closed, because the rest of it may still come."""
+
+
 class TryLater(GridtideError):
     """Nothing wrong with the request, but not now: ``status`` 429 or 503 with ``Retry-After``."""
 
@@ -84,6 +88,8 @@ def refusal(error: GridtideError, extra: Mapping[str, Json] | None = None) -> Re
     headers = {}
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="gridtide"'
+    if isinstance(error, Stalled):
+        headers["connection"] = "close"
     if status in (429, 503):
         wait = error.retry_after if isinstance(error, TryLater | Throttled) else None
         headers["retry-after"] = str(math.ceil(RETRY_AFTER if wait is None else wait))

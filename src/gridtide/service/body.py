@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from gridtide.errors import InvalidRequest
 from gridtide.model.demand import Attribute
-from gridtide.service.answers import TooLarge
+from gridtide.service.answers import Stalled, TooLarge
 from gridtide.service.settings import MIB
 from gridtide.store.ports import Json
 
@@ -32,7 +32,7 @@ _HOST_ATTRIBUTE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 
 
 async def _pieces(request: Request, limit: int, patience: float) -> AsyncIterator[bytes]:
-    """The body as it comes. TooLarge at once when the client announces too much; InvalidRequest when it stalls."""
+    """The body as it comes. TooLarge at once when the client announces too much; Stalled when nothing comes."""
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > limit:
         raise TooLarge(f"the body has {announced} bytes, {limit} are allowed here")
@@ -43,9 +43,9 @@ async def _pieces(request: Request, limit: int, patience: float) -> AsyncIterato
             async with asyncio.timeout(patience):
                 piece = await anext(stream, b"")
         except TimeoutError:
-            raise InvalidRequest(f"no byte of the body came for {patience:g} s, {size} bytes were read") from None
+            raise Stalled(f"no byte of the body came for {patience:g} s, {size} bytes were read") from None
         except ClientDisconnect:
-            raise InvalidRequest(f"the connection ended inside the body after {size} bytes") from None
+            raise Stalled(f"the connection ended inside the body after {size} bytes") from None
         if not piece:
             return
         size += len(piece)

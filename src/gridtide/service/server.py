@@ -35,6 +35,8 @@ HEAD_LIMIT: Final = 32 * 1024
 """Bytes of request line and headers. Proxies and single sign-on headers stay below 16 KiB."""
 HEAD_PATIENCE: Final = 20.0
 """Seconds from a connection, or from a request's first byte, to the end of its headers."""
+LINGER: Final = 1.0
+"""Seconds for which what a refused client still sends is thrown away, so that it gets to read why."""
 CONNECTIONS: Final = 65_536
 """Files and connections that the process may have open. The usual 1024 is less than the agents of a site keep open."""
 REFRESH: Final = 12 * 3600.0
@@ -46,6 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _head = 0
     _in_head = True
+    _refused = False
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -82,8 +85,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser. It gathers an unfinished header without bound, so the bytes are counted here too."""
+        if self._refused:
+            return
         super().data_received(data)
-        if self.transport.is_closing() or not self._in_head:
+        if self._refused or not self._in_head or self.transport.is_closing():
             return
         if self._timer is None:
             self._timer = self.loop.call_later(HEAD_PATIENCE, self._late)
@@ -101,7 +106,10 @@ class BoundedProtocol(HttpToolsProtocol):
         head = [f"HTTP/1.1 {response.status_code} {'Bad Request' if response.status_code == 400 else 'Too Large'}"]
         head += [f"{name}: {value}" for name, value in response.headers.items()]
         self.transport.write("\r\n".join([*head, "connection: close", "", ""]).encode() + bytes(response.body))
-        self.transport.close()
+        self._refused = True
+        # Closing while bytes are unread would reset the connection, and the client would never see the answer.
+        self._stop_timer()
+        self._timer = self.loop.call_later(LINGER, self._late)
 
     def _count(self, size: int) -> None:
         self._head += size

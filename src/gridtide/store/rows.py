@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row
 
-from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, ShapeName, WorkerId, Zone
+from gridtide.model.ids import GroupName, ShapeName
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.store.ports import AccessToken, Event, Lease, Owner, RecordedEvent, Role
+from gridtide.store.tables import workers
+
+WORKER_COLUMNS: Final = (
+    workers.c.id,
+    workers.c.group_name,
+    workers.c.cloud,
+    workers.c.shape,
+    workers.c.cores,
+    workers.c.memory,
+    workers.c.disk,
+    workers.c.gpus,
+    workers.c.price,
+    workers.c.zone,
+    workers.c.generation,
+    workers.c.single_use,
+    workers.c.state,
+    workers.c.since,
+    workers.c.created,
+    workers.c.cause,
+    workers.c.reason,
+    workers.c.machine,
+    workers.c.launched,
+    workers.c.joined,
+    workers.c.drain_wanted,
+    workers.c.force_wanted,
+)
+"""A worker's own record, in the order that :func:`worker_of` reads."""
+
+_STATES: Final = {state.value: state for state in WorkerState}
+_CAUSES: Final = {cause.value: cause for cause in Cause}
 
 
 @lru_cache(maxsize=1024)
@@ -22,25 +52,29 @@ def _shape(name: str, cores: int, memory: int, disk: int, gpus: int, price: floa
     return Shape(ShapeName(name), Resources(cores, memory, disk, gpus), price)
 
 
-def worker_of(row: Row[Any]) -> Worker:
-    """A row with the columns of :func:`row_of_worker`."""
+def worker_of(row: Sequence[Any]) -> Worker:
+    """A row that begins with WORKER_COLUMNS. Read by position: by name takes twice as long, and there are thousands."""
+    (
+        name, group, cloud, shape, cores, memory, disk, gpus, price, zone, generation, single_use, state, since,
+        created, cause, reason, machine, launched, joined, drain_wanted, force_wanted, *_more,
+    ) = row  # fmt: skip
     return Worker(
-        id=WorkerId(row.id),
-        group=GroupName(row.group_name),
-        cloud=CloudName(row.cloud),
-        shape=_shape(row.shape, row.cores, row.memory, row.disk, row.gpus, row.price),
-        zone=None if row.zone is None else Zone(row.zone),
-        generation=Generation(row.generation),
-        single_use=row.single_use,
-        state=WorkerState(row.state),
-        since=row.since,
-        created=row.created,
-        reason=Reason(Cause(row.cause), row.reason),
-        machine=None if row.machine is None else MachineId(row.machine),
-        launched=row.launched,
-        joined=row.joined,
-        drain_wanted=row.drain_wanted,
-        force_wanted=row.force_wanted,
+        id=name,
+        group=group,
+        cloud=cloud,
+        shape=_shape(shape, cores, memory, disk, gpus, price),
+        zone=zone,
+        generation=generation,
+        single_use=single_use,
+        state=_STATES[state],
+        since=since,
+        created=created,
+        reason=Reason(_CAUSES[cause], reason),
+        machine=machine,
+        launched=launched,
+        joined=joined,
+        drain_wanted=drain_wanted,
+        force_wanted=force_wanted,
     )
 
 

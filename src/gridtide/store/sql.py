@@ -17,6 +17,7 @@ from gridtide.model.workers import Worker, WorkerState
 from gridtide.store.database import Database
 from gridtide.store.ports import AccessToken, Change, JoinToken, Lease, Owner, RecordedEvent
 from gridtide.store.rows import (
+    WORKER_COLUMNS,
     event_of,
     lease_of,
     row_of_event,
@@ -34,15 +35,14 @@ from gridtide.store.tables import ALIVE, DEAD, events, leadership, tokens, wishe
 # SQLite takes 32 766 parameters in a statement, PostgreSQL's protocol 65 535.
 _AT_ONCE: Final = 10_000
 
-_OWN_COLUMNS: Final = tuple(
-    column for column in workers.c if column.name not in {"join_digest", "join_expires", "worker_digest", "host"}
-)
 _LEADER: Final = select(leadership)
 # The row stays locked until the commit: a new leader must wait for what the one before is committing, or it would
 # begin with a picture that is older than it thinks.
 _LEADER_LOCKED: Final = _LEADER.with_for_update()
 _STATES: Final = select(workers.c.id, workers.c.state).where(workers.c.id.in_(bindparam("ids", expanding=True)))
-_JOINING: Final = select(workers).where(workers.c.id == bindparam("worker"))
+_JOINING: Final = select(*WORKER_COLUMNS, workers.c.join_digest, workers.c.join_expires, workers.c.worker_digest).where(
+    workers.c.id == bindparam("worker")
+)
 _UPDATE_WORKER: Final = (
     update(workers)
     .where(workers.c.id == bindparam("worker"))
@@ -119,21 +119,21 @@ class SqlFleetStore:
 
     async def workers(self) -> Sequence[Worker]:
         """See FleetStore. In the order of their creation."""
-        query = select(*_OWN_COLUMNS).where(ALIVE).order_by(workers.c.created, workers.c.id)
-        return await self._database.read(lambda connection: [worker_of(row) for row in connection.execute(query)])
+        query = select(*WORKER_COLUMNS).where(ALIVE).order_by(workers.c.created, workers.c.id)
+        return await self._database.read(lambda connection: [worker_of(row) for row in connection.execute(query).all()])
 
     async def worker(self, worker: WorkerId) -> Worker | None:
         """See FleetStore."""
-        row = await self._first(select(*_OWN_COLUMNS).where(workers.c.id == worker))
+        row = await self._first(select(*WORKER_COLUMNS).where(workers.c.id == worker))
         return None if row is None else worker_of(row)
 
     async def past_workers(self, *, group: GroupName | None, limit: int) -> Sequence[Worker]:
         """See FleetStore."""
-        query = select(*_OWN_COLUMNS).where(DEAD).order_by(workers.c.since.desc(), workers.c.id.desc())
+        query = select(*WORKER_COLUMNS).where(DEAD).order_by(workers.c.since.desc(), workers.c.id.desc())
         if group is not None:
             query = query.where(workers.c.group_name == group)
         query = query.limit(max(limit, 0))  # SQLite reads a negative one as "all"
-        return await self._database.read(lambda connection: [worker_of(row) for row in connection.execute(query)])
+        return await self._database.read(lambda connection: [worker_of(row) for row in connection.execute(query).all()])
 
     async def wishes(self) -> Mapping[GroupName, Wishes]:
         """See FleetStore."""
@@ -202,7 +202,7 @@ class SqlFleetStore:
         if kind is not None:
             query = query.where(events.c.kind == kind)
         query = query.order_by(events.c.number.desc() if newest else events.c.number).limit(max(limit, 0))
-        found = await self._database.read(lambda connection: [event_of(row) for row in connection.execute(query)])
+        found = await self._database.read(lambda connection: [event_of(row) for row in connection.execute(query).all()])
         return found[::-1] if newest else found
 
     async def add_token(self, token: AccessToken) -> None:
@@ -223,7 +223,7 @@ class SqlFleetStore:
     async def tokens(self) -> Sequence[AccessToken]:
         """See FleetStore."""
         query = select(tokens).order_by(tokens.c.created.desc(), tokens.c.id.desc())
-        return await self._database.read(lambda connection: [token_of(row) for row in connection.execute(query)])
+        return await self._database.read(lambda connection: [token_of(row) for row in connection.execute(query).all()])
 
     async def revoke_token(self, token_id: str) -> None:
         """See FleetStore."""

@@ -87,8 +87,8 @@ class LiveSite:
 
     # --- the process
 
-    def start(self, *, timeout: float = 30.0) -> None:
-        """Start the controller and wait until its service answers."""
+    def start(self, *, wait: bool = True) -> None:
+        """Start the controller, and wait until its service answers."""
         with self.log.open("ab") as sink:
             self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and site file)
                 [self._python, "-m", "gridtide.cli.main", "up", str(self.file)],
@@ -96,6 +96,11 @@ class LiveSite:
                 stdout=sink,
                 stderr=sink,
             )
+        if wait:
+            self.wait_for_service()
+
+    def wait_for_service(self, *, timeout: float = 30.0) -> None:
+        """Until it answers."""
         self.wait_until(self._answers, timeout=timeout, what="the service to answer")
 
     def kill(self) -> None:
@@ -186,7 +191,7 @@ class LiveSite:
 
     def counts(self, submission: int) -> dict[str, int]:
         """Jobs of a submission by state."""
-        return dict(self.get(f"/v1/submissions/{submission}")["counts"])
+        return dict(self.get(f"/v1/submissions/{submission}")["jobs"])
 
     def wait_for_jobs(self, submission: int, *, timeout: float = 60.0) -> dict[str, int]:
         """Wait until no job of the submission waits or runs; the counts then."""

@@ -41,11 +41,9 @@ async def served(site: Site, tls: ServerTls | None = None, host: str = "127.0.0.
     """The base URL of the running service."""
     url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(serve(site.app, listen=(host, 0), tls=tls, ready=url.set_result))
-    await asyncio.wait({task, url}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        task.result()
+    task.add_done_callback(lambda _: url.done() or url.cancel())
     try:
-        yield url.result()
+        yield await url
     finally:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -196,7 +196,7 @@ BROKEN: list[tuple[str, str, str]] = [
     (RUN + "Sweep = [];", "Sweep", "ad of lists"),
     (RUN + "Sweep = {1, 2};", "Sweep", "ad of lists"),
     (RUN + "Sweep = [ a = {} ];", "a", "must be a list"),
-    (RUN + "Sweep = [ index = {1} ];", "Sweep", "cannot be swept"),
+    (RUN + "Sweep = [ index = {1} ];", "index", "cannot be swept"),
     (RUN + "Sweep = [ a = {1}; A = {2} ];", "Sweep", "gives A twice"),
     (RUN + "Array = 1000; Sweep = [ a = {" + ",".join(["1"] * 1001) + "} ];", "Sweep", "1001000 jobs"),
     (RUN + "Requirements = other.Memory >;", "Requirements", "not a ClassAd expression"),

@@ -14,7 +14,7 @@ from gridtide.control.api import AliveAnswer, Cycle, Explanation, JoinAnswer
 from gridtide.errors import AccessDenied, Conflict, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.actions import Drain, Launch, Plan
 from gridtide.model.demand import Attribute, DemandRow, Node, NodeState
-from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, QueueName, ShapeName, WorkerId
+from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, QueueName, ShapeName, WorkerId, Zone
 from gridtide.model.machines import Machine, MachineState, Quota
 from gridtide.model.readings import Fresh, Missing, Stale
 from gridtide.model.reasons import Cause, Reason
@@ -28,7 +28,7 @@ from gridtide.service.app import make_app
 from gridtide.service.settings import ServiceSettings
 from gridtide.service.tokens import Token, TokenKind, digest_of, new_secret, new_user_token
 from gridtide.store.memory import MemoryFleetStore
-from gridtide.store.ports import AddWorker, Event, JoinToken, Lease, Owner, Role, SetWishes, UpdateWorker
+from gridtide.store.ports import AddWorker, Event, JoinToken, Json, Lease, Owner, Role, SetWishes, UpdateWorker
 from tests.unit.service.memory_pilot import MemoryPilot
 
 GROUP = GroupName("grid")
@@ -90,7 +90,9 @@ def cycle(workers: Mapping[WorkerId, Worker]) -> Cycle:
         Machine(MachineId("m2"), None, MachineState.RUNNING, SHAPE.resources),
         Machine(MachineId("m3"), WorkerId("grid-0"), MachineState.GONE, SHAPE.resources),
     )
-    health = {(None, SHAPE.name): OfferHealth(0, NOW + 60, "sold out")}
+    health: dict[tuple[Zone | None, ShapeName], OfferHealth] = {
+        (None, SHAPE.name): OfferHealth(0, NOW + 60, "sold out")
+    }
     cloud = CloudView(Fresh(machines, NOW - 2, NOW - 1), Missing("not read yet", NOW - 5), health=health)
     snapshot = Snapshot(
         now=NOW - 1,
@@ -188,7 +190,7 @@ class MemoryControl:
     async def set_wishes(self, group: GroupName, wishes: Wishes, *, actor: str) -> None:
         if wishes.minimum is not None and wishes.maximum is not None and wishes.minimum > wishes.maximum:
             raise InvalidRequest("the minimum is above the maximum")
-        evidence = {"queue/pilot/demand": {"quality": "fresh", "age": 1.5}}
+        evidence: dict[str, Json] = {"queue/pilot/demand": {"quality": "fresh", "age": 1.5}}
         event = Event(self.clock.now(), "wishes", group, actor, None, "wishes changed", evidence, group)
         await self.store.commit(self.held, [SetWishes(group, wishes), event])
 

@@ -235,7 +235,7 @@ async def test_bad_tokens_are_401_and_never_echoed(site: Site, authorization: st
     method, _, path = route.partition(" ")
     body = {"worker_token": site.worker_tokens["grid-1"], "host": {}, "agent": "1"}
     async with site.client() as client:
-        headers = {"authorization": authorization.encode("latin-1")}
+        headers = [(b"authorization", authorization.encode("latin-1"))]
         answer = await client.request(method, path, json=body, headers=headers)
     assert answer.status_code == 401
     assert "AAAA" not in answer.text
