@@ -43,6 +43,18 @@ class Look:
     jobs: Mapping[str, int]
     workers: Mapping[str, int]
     events: Sequence[str] = ()
+    machines: int | None = None
+    """That the clouds list as ours; None when that is not known."""
+
+    @property
+    def total(self) -> int:
+        """Jobs of any state."""
+        return sum(self.jobs.values())
+
+    @property
+    def ended(self) -> int:
+        """Jobs that have ended, well or not."""
+        return self.total - self.jobs.get("waiting", 0) - self.jobs.get("running", 0)
 
     def count(self, row: str) -> int:
         """Workers in the states of a row."""
@@ -101,8 +113,7 @@ class Display:
 
     def picture(self, look: Look) -> Group:
         """Jobs as a bar, workers by state over time, and the last events."""
-        total = sum(look.jobs.values())
-        ended = total - look.jobs.get("waiting", 0) - look.jobs.get("running", 0)
+        total, ended = look.total, look.ended
         rows = Table.grid(padding=(0, 2))
         rows.add_row("jobs", ProgressBar(max(total, 1), ended, width=40), f"{ended} of {total} ended")
         rows.add_row("queue", self._bar("waiting", total), f"{look.jobs.get('waiting', 0)} waiting")

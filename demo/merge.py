@@ -81,7 +81,7 @@ def add_up(paths: Iterable[Path]) -> Total:
         try:
             with np.load(path, allow_pickle=False) as part:
                 _add(total, path, part)
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise NotRight(f"{path} is no result of analyse.py: {error}") from None
     if not total.entries:
         raise NotRight("there are no results to add up")

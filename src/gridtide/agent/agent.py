@@ -71,6 +71,8 @@ SPARE = 32 * 1024
 """Bytes set aside at the start of a job, so that its result can be written when the disk is full."""
 CACHE = 1024 * 1024 * 1024
 """Bytes of input files kept for the next job; at most a tenth of the machine's disk is taken."""
+TEXT_LIMIT = 2000
+"""Characters of a result's text; the service refuses a much longer one."""
 ANSWER_LIMIT = 16 * 1024 * 1024
 """Bytes of an answer that is not a file; a longer one is nonsense and would only fill the memory."""
 TOKEN_OPEN_HOSTS = ("localhost", "10.0.2.2")
@@ -1108,6 +1110,7 @@ class LogStream:
         self.offset = 0
         self.closed = False
         """The service takes no more of it (its own limit)."""
+        self.rewound = False
 
     def piece(self, most: int) -> bytes:
         """The next bytes that the service does not have."""
@@ -1126,6 +1129,17 @@ class LogStream:
             return 0 if self.closed else max(0, self.path.stat().st_size - self.offset)
         except OSError:
             return 0
+
+    def last(self) -> Json:
+        """What rides along with the report of the end."""
+        return {"offset": self.offset, "data": base64.b64encode(self.piece(PIECE)).decode()}
+
+    def rewind(self, length: object) -> None:
+        """The service lacks bytes from ``length`` on: send them again, once. Anything else is the end of the stream."""
+        self.closed = self.rewound or not isinstance(length, int) or length >= self.offset
+        self.rewound = True
+        if isinstance(length, int) and not self.closed:
+            self.offset = length
 
     def kept(self, sent: int, length: object) -> None:
         """The service says how much it has, after ``sent`` bytes were sent from ``offset``."""
@@ -1228,6 +1242,12 @@ class Job:
         if pid:
             send_signal([pid], signal.SIGUSR1)
 
+    def forget(self) -> None:
+        """Remove its directory; first the assignment: with half of the rest gone it would look like a new job."""
+        with contextlib.suppress(OSError):
+            (self.directory / "assignment.json").unlink()
+        remove_tree(self.directory)
+
     # --- prepare
 
     async def _prepare(self) -> str:
@@ -1329,11 +1349,7 @@ class Job:
                 try:
                     log.kept(len(data), await self._post_log(log, data))
                 except Refused as refusal:
-                    length = refusal.values.get("length")
-                    if isinstance(length, int) and refusal.status == 409 and length < log.offset:
-                        log.offset = length
-                    else:
-                        log.closed = True
+                    log.rewind(refusal.values.get("length") if refusal.status == 409 else None)
                 except NoAnswer as silence:
                     if leave == 0:
                         await asyncio.sleep(silence.retry_after or 0)
@@ -1350,22 +1366,26 @@ class Job:
 
     async def _deliver(self) -> None:
         assert self.result is not None  # noqa: S101
+        # With little to upload, the question for the next job rides on the report; it is nobody else's until then.
         small = sum(output["size"] for output in self.result["outputs"]) < 4 * PIECE
-        holds = small and self._agent.question.take(self)
-        if not holds:
+        if not (small and self._agent.question.take(self)):
             self._agent.free_changed()
         try:
             for output in self.result["outputs"]:
                 await self._upload(output)
             await self._persist(lambda: self._push_logs(leave=PIECE), "log")
-            answer, asked = await self._finish(ride=holds)
+            answer, asked = await self._finish()
         finally:
-            self._agent.question.give_back(self)
-            self._agent.look_again()
+            self._let_others_ask()
         if not answer.get("accepted", True):
             say("%s: its result is not wanted any more" % self)
-        self._agent.heed(answer, asked)
-        await in_thread(remove_tree, self.directory)
+        if asked is not None:
+            self._agent.heed(answer, asked)
+        await in_thread(self.forget)
+
+    def _let_others_ask(self) -> None:
+        self._agent.question.give_back(self)
+        self._agent.look_again()
 
     async def _upload(self, output: Json) -> None:
         assert self.result is not None  # noqa: S101
@@ -1378,33 +1398,37 @@ class Job:
                 self.result["cause"] = "output-missing"
                 self.result["text"] = "output %s could not be delivered: %s" % (output["name"], trouble)
 
-    async def _finish(self, *, ride: bool) -> Tuple[Json, float]:
+    async def _finish(self) -> Tuple[Json, Optional[float]]:
+        """Report the end; returns the answer, and when the question in it was asked (None: there was none)."""
         assert self.result is not None  # noqa: S101
         body = {name: self.result[name] for name in self.result if name not in ("outputs", "ended")}
-        body["attempt"] = self.key[1]
-        body["logs"] = {}
-        for log in self._logs:
-            data = base64.b64encode(log.piece(PIECE)).decode()
-            body["logs"][log.name] = {"offset": log.offset, "data": data}
-        asked = 0.0
-        first = ride
+        body.update(attempt=self.key[1], text=str(body["text"])[:TEXT_LIMIT])
+        asked: Optional[float] = None
 
         async def attempt() -> Json:
-            nonlocal asked, first
-            body["request"] = self._agent.next_question(0.0) if first else None
-            asked, first = time.monotonic(), False  # a question that got no answer is the asker's business then
-            try:
-                return await self._service.ask("POST", self._url + "/finished", body)
-            except NoAnswer:
-                self._agent.question.give_back(self)
-                self._agent.look_again()
-                raise
+            nonlocal asked
+            body["logs"] = {log.name: log.last() for log in self._logs if log.left()}
+            body["request"] = self._agent.next_question(0.0) if self._agent.question.holder is self else None
+            asked = time.monotonic() if body["request"] else None
+            return await self._service.ask("POST", self._url + "/finished", body)
 
-        try:
-            return await self._persist(attempt, "result"), asked
-        except Refused as refusal:
-            say("%s: the service does not take its result: %s" % (self, refusal))
-            return {"accepted": False}, 0.0
+        while True:
+            try:
+                return await self._persist(attempt, "result"), asked
+            except Refused as refusal:
+                self._let_others_ask()
+                if not await self._mend_log(refusal):
+                    say("%s: the service does not take its result: %s" % (self, refusal))
+                    return {"accepted": False}, None
+
+    async def _mend_log(self, refusal: Refused) -> bool:
+        """Whether the report was refused for a gap in a log only, which is filled, or given up, now."""
+        for log in self._logs:
+            if refusal.status == 409 and refusal.values.get("stream") == log.name and not log.closed:
+                log.rewind(refusal.values.get("length"))
+                await self._persist(lambda: self._push_logs(leave=PIECE), "log")
+                return True
+        return False
 
     async def _persist(self, call: Callable[[], Awaitable[T]], what: str, *, running: bool = False) -> T:
         """Repeat until there is an answer. GivenUp after a day, or when the lease is over and we are not wanted."""
@@ -1423,6 +1447,7 @@ class Job:
                 trouble, after = str(refusal), None
             if time.time() > until or (running and (self._cancelled or self._agent.lease_is_over())):
                 raise GivenUp("%s: no answer from the service (%s)" % (what, trouble))
+            self._let_others_ask()  # what fails may be this job's matter alone
             pause = backoff.pause(after)
             say("%s: %s: %s; again in %.1f s" % (self, what, trouble, pause))
             await asyncio.sleep(pause)
@@ -1445,7 +1470,7 @@ class Question:
 
     def __init__(self, path: Path, series: str) -> None:
         self._path, self._series = path, series
-        self._holder: Optional[object] = None
+        self.holder: Optional[object] = None
         self.open = False
         """It was asked and no answer has been seen: a job may have been given to us."""
         try:
@@ -1460,14 +1485,14 @@ class Question:
 
     def take(self, holder: object) -> bool:
         """Whether the holder may ask now."""
-        if self._holder is None:
-            self._holder = holder
-        return self._holder is holder
+        if self.holder is None:
+            self.holder = holder
+        return self.holder is holder
 
     def give_back(self, holder: object) -> None:
         """Harmless when it is somebody else's."""
-        if self._holder is holder:
-            self._holder = None
+        if self.holder is holder:
+            self.holder = None
 
     def next(self) -> None:
         """A job came: the next question is another one."""
@@ -1792,7 +1817,7 @@ class Agent:
                 break
             except JobLost:
                 say("%s: its runner is gone and left no result; the service will give the job to another" % job)
-                remove_tree(job.directory)
+                job.forget()
                 self.leave("a job was lost here, this machine is not to be trusted")
                 break
             except GivenUp as end:

@@ -101,7 +101,7 @@ def _marker(number: int) -> bytes | None:
     if _PREFIX not in environment:
         return None
     for variable in environment.split(b"\0"):
-        if variable.startswith(_PREFIX):
+        if _PREFIX in variable:
             return variable[len(_PREFIX) :]
     return None
 

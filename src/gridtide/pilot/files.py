@@ -102,7 +102,7 @@ class Files:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "ab", buffering=0):
             length = os.fstat(handle).st_size
-            if length >= MAXIMUM_LOG:
+            if length > MAXIMUM_LOG:
                 return max(length, offset + len(data))
             if offset < 0 or offset > length:
                 raise Conflict(f"{length} bytes of {stream} are kept, the next piece cannot begin at {offset}")

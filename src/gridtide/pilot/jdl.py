@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final
@@ -14,7 +15,7 @@ from gridtide.model.resources import Resources
 from gridtide.pilot import jdl_values as read
 from gridtide.pilot.description import Axis, JobDescription
 from gridtide.pilot.jdl_syntax import Statement, boolean_expression, plain_value, statements
-from gridtide.pilot.matching import job_ad, machine_names
+from gridtide.pilot.matching import Host, Verdict, evaluate, job_attributes, machine_names
 
 DEFAULT_TTL: Final = 86400.0
 """Seconds. AliEn's central services assume a day as well; shorter would end jobs that worked there."""
@@ -66,6 +67,7 @@ _ELSEWHERE: Final = {
     "error": "StdError",
     "rank": "Priority",
 }
+_OF_JOB: Final = re.compile(r"\bMY\s*\.\s*([A-Za-z_][A-Za-z0-9_]*)", re.IGNORECASE)
 _BY_LOWER: Final = {name.lower(): name for name in ATTRIBUTES}
 
 _Given = Mapping[str, Statement]
@@ -205,11 +207,13 @@ def _requirements(given: _Given, need: Resources) -> str:
         return "true"
     statement = given["Requirements"]
     expression = boolean_expression(statement)
-    job = job_ad(need)
-    tree = classad2.ExprTree(expression)
-    if machine_names(job, tree):
+    known = {name.lower(): name for name in job_attributes(need)}
+    for match in _OF_JOB.finditer(statement.masked):
+        if match[1].lower() not in known:
+            raise statement.error(f"a job has no attribute MY.{match[1]}", f"known: {', '.join(known.values())}")
+    if machine_names(need, classad2.ExprTree(expression)):
         return expression
     # It asks nothing of the machine: either it always holds, or no machine can ever run the job.
-    if tree.eval(scope=job, target=classad2.ClassAd()) is not True:
+    if evaluate(expression, need, Host({})) is not Verdict.YES:
         raise statement.error("does not refer to the machine and does not hold, so that no machine could run the job")
     return "true"

@@ -235,19 +235,21 @@ def sweep(statement: Statement) -> tuple[Axis, ...]:
     ad = nested(statement)
     if not ad:
         raise statement.error("must be an ad of lists such as [ seed = {1, 2, 3} ]")
-    axes: list[Axis] = []
-    for name, entries in ((entry.name, plain_value(entry)) for entry in ad):
-        if isinstance(entries, str | dict) or not isinstance(entries, Sequence) or not entries:
-            raise statement.error(f"{name} must be a list that is not empty")
-        if len(entries) > MAXIMUM_VALUES:
-            raise statement.error(f"{name} has {len(entries)} values, {MAXIMUM_VALUES} are the most", "use Array")
-        if name.lower() == INDEX:
-            raise statement.error("$(index) is the job's number and cannot be swept", "use another name, or Array")
-        words = tuple(_word(statement, entry) for entry in entries)
-        if any(_CONTROL.search(word) for word in words):
-            raise statement.error(f"{name} holds a control character")
-        axes.append(Axis(name, len(words), values=words))
-    return tuple(axes)
+    return tuple(_swept(entry) for entry in ad)
+
+
+def _swept(entry: Statement) -> Axis:
+    values = plain_value(entry)
+    if isinstance(values, str | dict) or not isinstance(values, Sequence) or not values:
+        raise entry.error("must be a list that is not empty")
+    if len(values) > MAXIMUM_VALUES:
+        raise entry.error(f"has {len(values)} values, {MAXIMUM_VALUES} are the most", "use Array")
+    if entry.name.lower() == INDEX:
+        raise entry.error("$(index) is the job's number and cannot be swept", "use another name, or Array")
+    words = tuple(_word(entry, value) for value in values)
+    if any(_CONTROL.search(word) for word in words):
+        raise entry.error("holds a control character")
+    return Axis(entry.name, len(words), values=words)
 
 
 def with_placeholders(statement: Statement, words: Sequence[str], axes: Sequence[Axis]) -> tuple[str, ...]:

@@ -2,6 +2,10 @@
 
 ``TARGET.X``, ``other.X`` (AliEn's spelling) and a bare ``X`` that the job does not have all mean the machine's
 attribute; ``MY.X`` is the job's (RequestCpus, RequestMemory, RequestDisk, RequestGpus).
+
+The ClassAd library has two sets of rules for names without a scope, and importing another module into the process
+(htcondor2) switches from one to the other. So nothing here rests on them: bare names are looked up in an ad that holds
+the machine's attributes and over them the job's, and which ``MY.X`` exist is checked when a description is read.
 """
 
 from __future__ import annotations
@@ -35,16 +39,14 @@ class Verdict(Enum):
     """It depends on an attribute that the ad lacks: no match for a machine that exists, possible for an offer."""
 
 
-def job_ad(need: Resources) -> classad2.ClassAd:
+def job_attributes(need: Resources) -> dict[str, Attribute]:
     """What requirements see as ``MY``."""
-    return classad2.ClassAd(
-        {
-            "RequestCpus": need.cores,
-            "RequestMemory": need.memory,
-            "RequestDisk": need.disk,
-            "RequestGpus": need.gpus,
-        }
-    )
+    return {
+        "RequestCpus": need.cores,
+        "RequestMemory": need.memory,
+        "RequestDisk": need.disk,
+        "RequestGpus": need.gpus,
+    }
 
 
 def checked_host(host: Mapping[str, Attribute]) -> dict[str, Attribute]:
@@ -93,7 +95,8 @@ class Host:
     def __init__(self, attributes: Mapping[str, Attribute]) -> None:
         self.digest = digest_of(attributes)
         self.names = frozenset(name.lower() for name in attributes)
-        self.ad = classad2.ClassAd(dict(attributes))
+        self.attributes = dict(attributes)
+        self.ad = classad2.ClassAd(self.attributes)
 
 
 def digest_of(attributes: Mapping[str, Attribute]) -> str:
@@ -134,27 +137,28 @@ class Verdicts:
 
 def evaluate(requirements: str, need: Resources, host: Host) -> Verdict:
     """Without a cache. Numbers count as truth values, as everywhere in ClassAds; texts do not."""
-    job = job_ad(need)
     tree = classad2.ExprTree(requirements)
+    job = {name.lower(): value for name, value in job_attributes(need).items()}
+    machine = {name.lower(): value for name, value in host.attributes.items()}
     try:
-        value = tree.eval(scope=job, target=host.ad)
+        value = tree.eval(scope=classad2.ClassAd({**machine, **job}), target=host.ad)
     except classad2.ClassAdException:  # too deep for the library's evaluator: the same for every machine
         return Verdict.NO
     if isinstance(value, bool | int | float) and not isinstance(value, classad2.Value):
         return Verdict.YES if value else Verdict.NO
-    if isinstance(value, classad2.Value) and _unknown_names(job, tree, host):
+    if isinstance(value, classad2.Value) and _unknown_names(need, tree, host):
         return Verdict.UNKNOWN
     return Verdict.NO
 
 
-def _unknown_names(job: classad2.ClassAd, tree: classad2.ExprTree, host: Host) -> bool:
-    return any(name not in host.names for name in machine_names(job, tree))
+def _unknown_names(need: Resources, tree: classad2.ExprTree, host: Host) -> bool:
+    return any(name not in host.names for name in machine_names(need, tree))
 
 
-def machine_names(job: classad2.ClassAd, tree: classad2.ExprTree) -> frozenset[str]:
+def machine_names(need: Resources, tree: classad2.ExprTree) -> frozenset[str]:
     """The machine's attributes that an expression refers to, in lower case."""
-    # The library lists what the job's ad does not resolve, an empty name when there is none, and MY.X in any case.
-    names = (name.lower() for name in job.externalRefs(tree))
+    # The library lists what the job's ad does not resolve, an empty name when there is none, and sometimes MY.X too.
+    names = (name.lower() for name in classad2.ClassAd(job_attributes(need)).externalRefs(tree))
     return frozenset(
         name.removeprefix("target.").removeprefix("other.") for name in names if name and not name.startswith("my.")
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, distinct, select
+from sqlalchemy import Connection, select
 
 from gridtide.clock import Clock
 from gridtide.errors import InvalidRequest, NotFound, StoreError
@@ -366,7 +366,7 @@ class PilotQueue:
         """Give up attempts of workers that are silent, or that have forgotten them. Returns when to look again."""
         now = self._clock.now()
         busy = await self._database.read(
-            lambda connection: list(connection.execute(select(distinct(attempts.c.worker)).where(sql.RUNS)).scalars())
+            lambda connection: list(connection.execute(select(attempts.c.worker).where(sql.RUNS).distinct()).scalars())
         )
         silent = [WorkerId(name) for name in busy if self._contacts.silent(WorkerId(name))]
         forgotten = self._contacts.forgotten()

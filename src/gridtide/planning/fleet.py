@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from gridtide.model.actions import Action, Advance, Launch, Terminate, Undrain
+from gridtide.model.actions import Action, Launch, Terminate
 from gridtide.model.demand import NodeState
 from gridtide.model.readings import fresh
 from gridtide.model.reasons import Cause, Reason
@@ -124,13 +124,13 @@ def recallable(course: Course, fleet: Fleet, evidence: Evidence) -> bool:
     )
 
 
-def recall(course: Course, fleet: Fleet, reason: Reason) -> None:
-    """Undrain instead of whatever the drain was leading to."""
-    course.revocable = [Undrain(course.worker.id, reason)]
-    course.state = WorkerState.JOINED
-    course.usable = True
-    course.why = reason
-    course.settled = True
+def recall(course: Course, fleet: Fleet, text: str) -> None:
+    """Undrain instead of whatever the drain was leading to.
+
+    The cause is always LOAD_RETURNED: by it a recalled worker is told from one that has just joined, and is not
+    taken for draining until the queue has answered.
+    """
+    course.undrain(Reason(Cause.LOAD_RETURNED, text))
     fleet.recalled += 1
 
 
@@ -147,8 +147,3 @@ def withdraw(course: Course, fleet: Fleet, reason: Reason) -> None:
 def actions_of(course: Course) -> list[Action]:
     """In the order in which they must be done."""
     return [*course.actions, *course.revocable]
-
-
-def ends_a_worker(action: Action) -> bool:
-    """Whether the action makes room for others."""
-    return isinstance(action, Advance) and action.after is WorkerState.GONE

@@ -13,7 +13,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-from gridtide.model.actions import Action, Advance, Drain, Terminate
+from gridtide.model.actions import Action, Advance, Drain, Terminate, Undrain
 from gridtide.model.demand import NodeState
 from gridtide.model.machines import Machine, MachineState
 from gridtide.model.reasons import Cause, Reason
@@ -86,6 +86,13 @@ class Course:
         self.actions.append(Drain(self.worker.id, reason))
         self.state = WorkerState.DRAINING
         self.usable = False
+        return self.stay(reason)
+
+    def undrain(self, reason: Reason) -> bool:
+        """Take the drain back, instead of whatever it was leading to. Nothing follows in this cycle."""
+        self.revocable = [Undrain(self.worker.id, reason)]
+        self.state = WorkerState.JOINED
+        self.usable = True
         return self.stay(reason)
 
     def stay(self, why: Reason) -> bool:
@@ -221,17 +228,6 @@ def _draining(course: Course, evidence: Evidence) -> bool:
     return False
 
 
-def _is_empty(seen: Seen, entered: float, worker: Worker, evidence: Evidence) -> bool:
-    """The one thing that authorises the end of a worker that has run jobs: said by the queue, since the drain."""
-    return (
-        seen.started is not None
-        and seen.started >= entered
-        and seen.state is NodeState.DRAINED
-        and seen.running == 0
-        and evidence.says_busy_after(worker.id, seen.started) is None
-    )
-
-
 def _order_again(course: Course, evidence: Evidence) -> None:
     """The queue took the drain and lists the worker as accepting: it has forgotten it (a restart), or is slow."""
     forgotten = evidence.snapshot.drain_acknowledged[course.worker.id] + EFFECT_ALLOWANCE
@@ -271,8 +267,7 @@ def _drained(course: Course, evidence: Evidence) -> bool:
         return course.stay(Reason(Cause.NO_EVIDENCE, "it was drained; a new reading of its queue is awaited"))
     busy = evidence.works(worker.id) or evidence.says_busy_after(worker.id, started)
     if seen is not None and seen.state is NodeState.ACCEPTING:
-        reason = Reason(Cause.LOAD_RETURNED, "the queue lists it as accepting jobs: its drain was taken back")
-        return course.advance(WorkerState.JOINED, reason)
+        return course.undrain(Reason(Cause.LOAD_RETURNED, "its queue has forgotten the drain and may give it jobs"))
     if busy is not None:
         return course.stay(Reason(Cause.BUSY, f"it was drained, but {busy}"))
     if seen is not None and seen.state is not NodeState.DRAINED and _dead_machine(course, evidence) is None:

@@ -44,7 +44,7 @@ def fill_up(fleet: Fleet, evidence: Evidence, limits: Limits) -> None:
     text = f"group {fleet.rules.name} has {fleet.active()} of {count(fleet.floor, 'worker')} to be kept"
     reason = Reason(cause, text)
     for course in _candidates(fleet, evidence)[: max(missing, 0)]:
-        recall(course, fleet, reason)
+        recall(course, fleet, text)
         missing -= 1
     for offer in fleet.offers:
         while missing > 0 and (room := limits.room(offer)) > 0:
@@ -91,7 +91,7 @@ def _recall_for(loads: list[Load], fleets: list[Fleet], evidence: Evidence) -> N
     bins = place(loads, supply.draining(course for course, _ in courses.values()), RECALLED)
     for worker in sorted(_touched(bins)):
         course, fleet = courses[worker]
-        recall(course, fleet, Reason(Cause.LOAD_RETURNED, "jobs wait again that it can run"))
+        recall(course, fleet, "jobs wait again that it can run")
 
 
 def _launch_for(loads: list[Load], fleets: list[Fleet], limits: Limits) -> None:

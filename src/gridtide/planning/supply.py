@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gridtide.model.demand import Node, NodeState, OfferKey
 from gridtide.model.ids import WorkerId
-from gridtide.planning.evidence import Evidence
+from gridtide.planning.evidence import Evidence, Seen
 from gridtide.planning.fitting import Amount, Bin, amount
 from gridtide.planning.fleet import Fleet
 from gridtide.planning.lifecycle import Course
@@ -66,8 +66,10 @@ def soon(fleets: Iterable[Fleet], evidence: Evidence) -> list[Bin]:
     bins = _Bins()
     for fleet in fleets:
         for course in fleet.usable():
-            if course.seen is None or course.seen.state is not NodeState.ACCEPTING:
+            if course.seen is None:
                 _add_whole(bins, course, None)
+            elif course.seen.state is not NodeState.ACCEPTING:
+                _add_undrained(bins, course, course.seen, None)
         for course in fleet.starting():
             worker = course.worker
             age = evidence.now - (worker.launched if worker.launched is not None else worker.created)
@@ -84,12 +86,17 @@ def draining(courses: Iterable[Course]) -> list[Bin]:
     """Workers whose drain could be taken back, with what they could take then."""
     bins = _Bins()
     for course in courses:
-        worker = course.worker
-        slots = 1 if worker.single_use else None
-        for node in course.seen.nodes if course.seen is not None else ():
-            free = node.total if node.running == 0 else node.free
-            bins.add((worker.group, worker.shape.name), amount(free), slots, worker.id)
+        if course.seen is not None:
+            _add_undrained(bins, course, course.seen, course.worker.id)
     return bins.tightest_first()
+
+
+def _add_undrained(bins: _Bins, course: Course, seen: Seen, member: WorkerId | None) -> None:
+    """What its nodes will have free once the queue has taken their drain back."""
+    worker = course.worker
+    for node in seen.nodes:
+        free = node.total if node.running == 0 else node.free
+        bins.add((worker.group, worker.shape.name), amount(free), 1 if worker.single_use else None, member)
 
 
 def _add_whole(bins: _Bins, course: Course, jobs: int | None) -> None:

@@ -288,8 +288,7 @@ class FakeQueue:
     def is_draining(self, worker: WorkerId) -> bool:
         """Whether the node takes no new job, and knows it."""
         self._advance()
-        node = self._nodes.get(worker)
-        return node is not None and node.draining
+        return (node := self._nodes.get(worker)) is not None and node.draining
 
     def is_drained(self, worker: WorkerId) -> bool:
         """Whether it runs none either."""
@@ -325,6 +324,10 @@ class FakeQueue:
         if (node := self._nodes.get(worker)) is not None and not node.dead:
             node.dead = True
             self._at(self._clock.now() + self.contact_timeout, lambda at: self._requeue(node, at))
+
+    def is_silent(self, worker: WorkerId) -> bool:
+        """Whether the node is out of contact, so that only its last word is listed."""
+        return (node := self._nodes.get(worker)) is not None and node.silent_since is not None
 
     # --- accidents
 

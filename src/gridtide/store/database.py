@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from gridtide.errors import StoreError, StoreUnavailable
-from gridtide.store.trouble import concerns_one, explain, may_help_to_retry, place
+from gridtide.store.trouble import concerns_one, explain, is_busy, may_help_to_retry, place
 
 T = TypeVar("T")
 
@@ -288,7 +289,7 @@ def _sqlite_engine(address: URL) -> Engine:
         connection.isolation_level = None  # the BEGIN below decides, not the driver's guess
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={_LOCK_WAIT * 1000}")
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _switch_to_log(cursor)
         # FULL: a commit survives a power cut. An intent that was lost while its machine was made would be found
         # by its tag, but a job's result that was acknowledged has no second copy.
         cursor.execute("PRAGMA synchronous=FULL")
@@ -304,6 +305,20 @@ def _sqlite_engine(address: URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _switch_to_log(cursor: sqlite3.Cursor) -> None:
+    """Write-ahead logging. While another process switches a new file to it, SQLite refuses this without waiting."""
+    deadline = time.monotonic() + _LOCK_WAIT
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _postgresql_engine(address: URL) -> Engine:

@@ -46,7 +46,7 @@ def _upgrade(connection: Connection, where: str) -> None:
     def to_head(present: Any, _context: Any) -> Any:
         return steps._upgrade_revs("heads", present)
 
-    context = MigrationContext.configure(connection, opts={"fn": to_head, "transactional_ddl": True})
+    context = MigrationContext.configure(connection, opts={"fn": to_head})
     present = context.get_current_heads()
     try:
         steps.get_revisions(present)

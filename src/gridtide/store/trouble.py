@@ -73,10 +73,15 @@ def may_help_to_retry(error: SQLAlchemyError) -> bool:
     if error.connection_invalidated:
         return True
     if isinstance(error.orig, sqlite3.Error):
-        return _sqlite_code(error.orig) in _SQLITE_RETRY
+        return is_busy(error.orig)
     state = _sqlstate(error.orig)
     # No state at all: the server was not reached, so that it could give none.
     return not concerns_one(error) if state is None else state.startswith(_POSTGRESQL_RETRY)
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether SQLite refused because another connection was at work."""
+    return _sqlite_code(error) in _SQLITE_RETRY
 
 
 def explain(error: SQLAlchemyError, where: str) -> StoreError:

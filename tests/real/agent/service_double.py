@@ -182,6 +182,16 @@ class ServiceDouble:
                     return None
         return None
 
+    def gap(self, state: JobState, body: Mapping[str, Json]) -> dict[str, Json] | None:
+        """The stream of which bytes are missing before what rides along."""
+        logs = body["logs"]
+        assert isinstance(logs, dict)
+        for stream, entry in logs.items():
+            assert isinstance(entry, dict)
+            if int(str(entry["offset"])) > len(state.logs[stream]):
+                return {"stream": stream, "length": len(state.logs[stream])}
+        return None
+
     def report(self, state: JobState, body: dict[str, Json]) -> bool:
         """Record an end once; the same report again is accepted again."""
         logs = body.pop("logs")
@@ -333,9 +343,14 @@ class _Handler(BaseHTTPRequestHandler):
             values = json.loads(body)
             asked = values.get("request")
             with service.changed:
-                accepted = service.report(state, values)
+                gap = service.gap(state, values)
+                accepted = gap is None and service.report(state, values)
+            if gap is not None:
+                self._answer(409, {"error": {"kind": "Conflict", "what": "a gap"}, **gap})
+                return
             job = service.next_job(asked["number"], asked["free"], asked["wait"]) if asked else None
-            self._answer(200, {"accepted": accepted, "order": service.order, "job": job})
+            order = service.order if asked else "continue"
+            self._answer(200, {"accepted": accepted, "order": order, "job": job})
 
     def _answer(self, status: int, values: Json, headers: Mapping[str, str] | None = None) -> None:
         self._send(status, json.dumps(values).encode(), {"Content-Type": "application/json", **(headers or {})})

@@ -178,6 +178,24 @@ def test_a_full_log_ends_the_stream_and_not_the_job(service: ServiceDouble, mach
     assert service.count("/log") == 1
 
 
+def test_output_that_the_service_lost_is_sent_again(service: ServiceDouble, machine: Machine) -> None:
+    job = service.add("1.0", "/bin/sh", "-c", "echo first; sleep 1.5; echo last")
+    machine.start()
+    service.wait(lambda: job.logs["stdout"] == b"first\n", 3)
+    job.logs["stdout"] = b""
+    assert service.end_of("1.0")["cause"] == "exited"
+    assert job.logs["stdout"] == b"first\nlast\n"
+
+
+def test_one_result_that_cannot_be_delivered_holds_up_no_other(service: ServiceDouble, machine: Machine) -> None:
+    service.add("1.0", "/bin/sh", "-c", "echo x > out", outputs=["out"])
+    service.add("1.1", "/bin/true")
+    service.fault("1.0/outputs", FaultKind.BUSY, 100)
+    machine.start()
+    assert service.end_of("1.1", 3)["cause"] == "exited"
+    assert service.jobs["1.0"].finished is None
+
+
 def test_wall_time_ends_a_job_gently_first(service: ServiceDouble, machine: Machine) -> None:
     job = service.add(
         "1.0", "/bin/sh", "-c", "trap 'echo tidy; exit 7' TERM; while :; do sleep 0.05; done", walltime=0.3

@@ -15,11 +15,14 @@ from gridtide.model.resources import Resources, Shape
 
 SHAPES = (Shape(ShapeName("small"), Resources(1, 512, 1024)), Shape(ShapeName("large"), Resources(4, 2048, 4096)))
 
+SITE = os.environ.get("GRIDTIDE_TEST_SITE") or f"torino-{os.getpid()}"
+"""Processes are found by site and worker on the whole host: tests that run side by side must not meet."""
+
 NOTE_AND_SLEEP = "echo $$ >> starts; echo hello; exec sleep 600"
 """Notes each start in a file, then is one process that does nothing."""
 
 
-def make_cloud(directory: Path, script: str = NOTE_AND_SLEEP, *, site: str = "torino") -> ProcessCloud:
+def make_cloud(directory: Path, script: str = NOTE_AND_SLEEP, *, site: str = SITE) -> ProcessCloud:
     """A cloud whose machines run a shell script instead of the agent."""
     return ProcessCloud(CloudName("local"), site, directory, SHAPES, command=("/bin/sh", "-c", script))
 
@@ -29,16 +32,16 @@ def request(worker: str, user_data: bytes = b"{}") -> LaunchRequest:
     return LaunchRequest(WorkerId(worker), GroupName("grid"), SHAPES[0].name, None, None, user_data)
 
 
-def processes(site: str, *workers: str) -> list[int]:
+def processes(*workers: str) -> list[int]:
     """Numbers of all processes of these machines."""
-    found = process_table.marked([f"{site}/{worker}" for worker in workers])
+    found = process_table.marked([f"{SITE}/{worker}" for worker in workers])
     return [number for numbers in found.values() for number in numbers]
 
 
-def signal_machine(site: str, worker: str, number: int = signal.SIGKILL) -> None:
-    """Signal every process of a machine, as an accident would."""
-    for process in processes(site, worker):
-        os.kill(process, number)
+def kill_machine(worker: str) -> None:
+    """Kill every process of a machine, as an accident would."""
+    for process in processes(worker):
+        os.kill(process, signal.SIGKILL)
 
 
 async def listed(cloud: ProcessCloud) -> dict[MachineId, Machine]:

@@ -21,7 +21,7 @@ from gridtide.errors import AuthenticationFailed, CloudError, CloudUnavailable, 
 from gridtide.model.ids import CloudName, MachineId, WorkerId
 from gridtide.model.machines import MachineState
 from gridtide.model.resources import Resources
-from tests.real.clouds.machines import SHAPES, eventually, listed, make_cloud, processes, request, signal_machine
+from tests.real.clouds.machines import SHAPES, SITE, eventually, kill_machine, listed, make_cloud, processes, request
 
 W = MachineId("grid-1")
 SECRET = b'{"worker": "grid-1", "join_token": "gtj_grid-1.hush-hush"}'
@@ -71,7 +71,7 @@ async def test_a_machine_gets_its_context_and_nothing_of_ours(
     assert await launch(cloud, "grid-1", user_data=SECRET) == [W]
     home = directory / "grid-1"
     await eventually(lambda: (home / "starts").exists())
-    (number,) = processes("torino", "grid-1")
+    (number,) = processes("grid-1")
     environment = Path(f"/proc/{number}/environ").read_bytes()
     command = Path(f"/proc/{number}/cmdline").read_bytes()
 
@@ -82,20 +82,20 @@ async def test_a_machine_gets_its_context_and_nothing_of_ours(
     assert b"hush" not in environment + command
     names = {line.partition(b"=")[0] for line in environment.split(b"\0") if line}
     assert names - {b"PWD"} == {b"PATH", b"HOME", b"TMPDIR", b"LANG", b"GRIDTIDE_MACHINE"}  # PWD is the shell's
-    assert json.loads((home / "machine.json").read_text())["site"] == "torino"
+    assert json.loads((home / "machine.json").read_text())["site"] == SITE
 
 
 async def test_a_machine_is_tied_to_its_maker_by_nothing(directory: Path, cloud: ProcessCloud) -> None:
     await launch(cloud, "grid-1")
     await eventually(lambda: (directory / "grid-1" / "starts").exists())
-    (number,) = processes("torino", "grid-1")
+    (number,) = processes("grid-1")
     assert os.getsid(number) == number
     files = {os.readlink(f"/proc/{number}/fd/{name}") for name in os.listdir(f"/proc/{number}/fd")}
     assert files == {"/dev/null", str(directory / "grid-1/console.log"), str(directory / "grid-1/machine.lock")}
 
 
 async def test_by_default_a_machine_runs_the_agent(directory: Path) -> None:
-    cloud = ProcessCloud(CloudName("local"), "torino", directory, SHAPES, python="/bin/echo")
+    cloud = ProcessCloud(CloudName("local"), SITE, directory, SHAPES, python="/bin/echo")
     await launch(cloud, "grid-1", user_data=SECRET)
     console = directory / "grid-1" / "console.log"
     await eventually(lambda: bool(console.read_bytes()))
@@ -127,24 +127,24 @@ async def test_two_hundred_at_once_leave_the_loop_free(directory: Path, cloud: P
 async def test_a_process_that_ended_is_a_stopped_machine_with_its_last_words(directory: Path) -> None:
     cloud = make_cloud(directory, "echo one; printf 'no \\033[31mcontact\\n\\n'")
     await launch(cloud, "grid-1")
-    await eventually(lambda: not processes("torino", "grid-1"))
+    await eventually(lambda: not processes("grid-1"))
     found = (await listed(cloud))[W]
     assert (found.state, found.worker) == (MachineState.STOPPED, "grid-1")
     assert found.message.endswith("last words: no  [31mcontact")
     assert await launch(make_cloud(directory), "grid-1") == [W]
-    assert not processes("torino", "grid-1"), "what has ended is not started a second time"
+    assert not processes("grid-1"), "what has ended is not started a second time"
 
 
 async def test_a_machine_whose_agent_left_processes_behind_is_broken(directory: Path) -> None:
     program = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"
     cloud = make_cloud(directory, f'exec {sys.executable} -Ic "{program}"')
     await launch(cloud, "grid-1")
-    await eventually(lambda: len(processes("torino", "grid-1")) == 1 and _first_process_ended(directory / "grid-1"))
+    await eventually(lambda: len(processes("grid-1")) == 1 and _first_process_ended(directory / "grid-1"))
     found = (await listed(cloud))[W]
     assert found.state is MachineState.BROKEN
     assert "1 of its processes run on" in found.message
     assert await cloud.terminate([W]) == {W: None}
-    assert not processes("torino", "grid-1")
+    assert not processes("grid-1")
 
 
 def _first_process_ended(home: Path) -> bool:
@@ -156,10 +156,10 @@ async def test_a_process_lives_on_when_its_children_inherit_nothing(directory: P
     """The lock is the first process's alone: jobs that close their files do not prolong or end it."""
     cloud = make_cloud(directory, f'exec {sys.executable} -Ic \'import subprocess; subprocess.run(["sleep", "600"])\'')
     await launch(cloud, "grid-1")
-    await eventually(lambda: len(processes("torino", "grid-1")) == 2)
+    await eventually(lambda: len(processes("grid-1")) == 2)
     assert (await listed(cloud))[W].state is MachineState.RUNNING
     await cloud.terminate([W])
-    assert not processes("torino", "grid-1")
+    assert not processes("grid-1")
 
 
 async def test_directories_that_are_no_machines_are_not_listed(directory: Path, cloud: ProcessCloud) -> None:
@@ -196,9 +196,9 @@ async def test_without_its_lock_a_machine_is_unknown_but_can_be_ended(directory:
     assert await launch(cloud, "grid-1") == [W]
     (directory / "grid-1" / "started").rename(directory / "grid-1" / "prepared")
     assert isinstance((await launch(cloud, "grid-1"))[0], CloudUnavailable), "no lock, no start"
-    assert len(processes("torino", "grid-1")) == 1
+    assert len(processes("grid-1")) == 1
     assert await cloud.terminate([W]) == {W: None}
-    assert not processes("torino", "grid-1")
+    assert not processes("grid-1")
 
 
 async def test_a_missing_directory_is_empty_only_when_nothing_runs(directory: Path, cloud: ProcessCloud) -> None:
@@ -215,7 +215,7 @@ async def test_a_missing_directory_is_empty_only_when_nothing_runs(directory: Pa
 async def test_looking_at_a_machine_does_not_make_it_look_alive(directory: Path) -> None:
     cloud = make_cloud(directory, "true")
     await launch(cloud, "grid-1")
-    await eventually(lambda: not processes("torino", "grid-1"))
+    await eventually(lambda: not processes("grid-1"))
     looks = await asyncio.gather(*(make_cloud(directory).machines() for _ in range(8)))
     assert {machine.state for look in looks for machine in look} == {MachineState.STOPPED}
 
@@ -226,10 +226,10 @@ async def test_looking_at_a_machine_does_not_make_it_look_alive(directory: Path)
 async def test_the_end_of_a_machine_is_the_end_of_all_its_processes(directory: Path) -> None:
     cloud = make_cloud(directory, "(setsid sleep 600 &) ; (trap '' TERM HUP; sleep 600) & sleep 600 & wait")
     await launch(cloud, "grid-1", "grid-2")
-    await eventually(lambda: len(processes("torino", "grid-1")) >= 4 and len(processes("torino", "grid-2")) >= 4)
+    await eventually(lambda: len(processes("grid-1")) >= 4 and len(processes("grid-2")) >= 4)
     assert await cloud.terminate([W]) == {W: None}
-    assert not processes("torino", "grid-1")
-    assert len(processes("torino", "grid-2")) >= 4
+    assert not processes("grid-1")
+    assert len(processes("grid-2")) >= 4
     assert list(await listed(cloud)) == ["grid-2"]
     await cloud.terminate([MachineId("grid-2")])
 
@@ -237,18 +237,18 @@ async def test_the_end_of_a_machine_is_the_end_of_all_its_processes(directory: P
 async def test_a_machine_that_breeds_processes_is_ended_too(directory: Path) -> None:
     cloud = make_cloud(directory, "while :; do setsid sleep 2 & sleep 0.002; done")
     await launch(cloud, "grid-1")
-    await eventually(lambda: len(processes("torino", "grid-1")) > 10)
+    await eventually(lambda: len(processes("grid-1")) > 10)
     assert await cloud.terminate([W]) == {W: None}
-    assert not processes("torino", "grid-1")
+    assert not processes("grid-1")
 
 
 async def test_who_only_looks_like_a_machine_is_left_alone(
     cloud: ProcessCloud, bystander: Callable[..., "subprocess.Popen[bytes]"]
 ) -> None:
-    marker = "torino/grid-1"
+    marker = f"{SITE}/grid-1"
     others = [
-        bystander(GRIDTIDE_MACHINE="torino/grid-11"),
-        bystander(GRIDTIDE_MACHINE="torino/grid-"),
+        bystander(GRIDTIDE_MACHINE=f"{SITE}/grid-11"),
+        bystander(GRIDTIDE_MACHINE=f"{SITE}/grid-"),
         bystander(GRIDTIDE_MACHINE="milano/grid-1"),
         bystander(GRIDTIDE_MACHINE=f" {marker}"),
         bystander(MY_GRIDTIDE_MACHINE=marker),
@@ -256,7 +256,7 @@ async def test_who_only_looks_like_a_machine_is_left_alone(
         bystander(f"GRIDTIDE_MACHINE={marker}", "agent.py", "--context", "context.json"),
     ]
     await launch(cloud, "grid-1")
-    await eventually(lambda: len(processes("torino", "grid-1")) == 1)
+    await eventually(lambda: len(processes("grid-1")) == 1)
     assert await cloud.terminate([W]) == {W: None}
     assert await cloud.terminate([W, MachineId("grid-never")]) == {W: None, "grid-never": None}
     assert [each.poll() for each in others] == [None] * len(others)
@@ -276,13 +276,13 @@ async def test_processes_without_a_directory_are_ended_as_well(directory: Path, 
     await launch(cloud, "grid-1")
     (directory / "grid-1").rename(directory.with_name("stolen"))
     assert await cloud.terminate([W]) == {W: None}
-    assert not processes("torino", "grid-1")
+    assert not processes("grid-1")
 
 
 async def test_what_was_being_removed_is_listed_and_finished(directory: Path, cloud: ProcessCloud) -> None:
-    halfway = directory / ".ending" / "torino.grid-1.00ff00ff"
+    halfway = directory / ".ending" / f"{SITE}.grid-1.00ff00ff"
     (halfway / "home" / "jobs").mkdir(parents=True)
-    other = directory / ".ending" / "torino.two.grid-1.00ff00ff"
+    other = directory / ".ending" / f"{SITE}.two.grid-1.00ff00ff"
     other.mkdir()
     found = await listed(cloud)
     assert {(machine.worker, machine.state) for machine in found.values()} == {("grid-1", MachineState.ENDING)}
@@ -343,7 +343,7 @@ async def test_a_crash_before_the_start_leaves_a_broken_machine_that_a_repeat_st
     assert (directory / "grid-1" / "context.json").read_bytes() == SECRET, "the newest join token is the valid one"
     assert (await listed(again))[W].state is MachineState.RUNNING
     assert await launch(cloud, "grid-1", user_data=b"later") == [W]
-    assert len(processes("torino", "grid-1")) == 1
+    assert len(processes("grid-1")) == 1
     assert (directory / "grid-1" / "context.json").read_bytes() == SECRET, "a running machine keeps its context"
 
 
@@ -398,7 +398,7 @@ async def test_failures_have_kinds_and_leave_nothing(
 
 
 async def test_a_program_that_does_not_exist_is_a_request_that_makes_no_sense(directory: Path) -> None:
-    cloud = ProcessCloud(CloudName("local"), "torino", directory, SHAPES, python="/no/such/python")
+    cloud = ProcessCloud(CloudName("local"), SITE, directory, SHAPES, python="/no/such/python")
     (answer,) = await launch(cloud, "grid-1")
     assert isinstance(answer, LaunchRejected)
     assert "/no/such/python" in str(answer)
@@ -431,7 +431,7 @@ def test_a_site_name_must_be_a_file_name(directory: Path, site: str) -> None:
 
 
 async def test_check(directory: Path) -> None:
-    cloud = ProcessCloud(CloudName("local"), "torino", directory, SHAPES)
+    cloud = ProcessCloud(CloudName("local"), SITE, directory, SHAPES)
     findings = {finding.subject: finding for finding in await cloud.check(["worker-2026"])}
     assert {subject: finding.level for subject, finding in findings.items() if subject != "disk"} == {
         "directory": Level.OK,
@@ -441,7 +441,7 @@ async def test_check(directory: Path) -> None:
         "image worker-2026": Level.WARNING,
     }
     assert not directory.exists(), "check changes nothing"
-    broken = ProcessCloud(CloudName("local"), "torino", directory, SHAPES, python="/bin/false")
+    broken = ProcessCloud(CloudName("local"), SITE, directory, SHAPES, python="/bin/false")
     assert {f.subject for f in await broken.check([]) if f.level is Level.ERROR} == {"python"}
 
 
@@ -450,13 +450,13 @@ async def test_a_signal_meant_for_one_that_is_gone_reaches_nobody(
 ) -> None:
     """The number that was found belongs to another process by the time of the kill."""
     other = bystander()
-    process_table.kill({"torino/grid-1": [other.pid, 2**22 - 1]})
+    process_table.kill({f"{SITE}/grid-1": [other.pid, 2**22 - 1]})
     assert other.poll() is None
 
 
 async def test_machines_stop_when_their_process_is_killed(cloud: ProcessCloud) -> None:
     await launch(cloud, "grid-1")
-    await eventually(lambda: len(processes("torino", "grid-1")) == 1)
-    signal_machine("torino", "grid-1")
-    await eventually(lambda: not processes("torino", "grid-1"))
+    await eventually(lambda: len(processes("grid-1")) == 1)
+    kill_machine("grid-1")
+    await eventually(lambda: not processes("grid-1"))
     assert (await listed(cloud))[W].state is MachineState.STOPPED

@@ -11,7 +11,7 @@ from gridtide.clouds.process import ProcessCloud
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.model.ids import GroupName, MachineId, WorkerId
 from gridtide.testing.clouds import CloudBench, CloudConformance
-from tests.real.clouds.machines import SHAPES, eventually, make_cloud, processes, signal_machine
+from tests.real.clouds.machines import SHAPES, eventually, kill_machine, make_cloud, processes
 
 
 class TestProcessCloud(CloudConformance):
@@ -29,8 +29,8 @@ class TestProcessCloud(CloudConformance):
             return MachineId("theirs")
 
         async def break_machine(machine: MachineId) -> None:
-            signal_machine("torino", machine)
-            await eventually(lambda: not processes("torino", machine))
+            kill_machine(machine)
+            await eventually(lambda: not processes(machine))
 
         def again() -> ProcessCloud:
             return make_cloud(self.directory)

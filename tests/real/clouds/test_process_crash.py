@@ -14,7 +14,7 @@ import pytest
 from gridtide.clouds.process import ProcessCloud
 from gridtide.model.ids import MachineId
 from gridtide.model.machines import MachineState
-from tests.real.clouds.machines import eventually, listed, make_cloud, processes, request
+from tests.real.clouds.machines import SITE, eventually, listed, make_cloud, processes, request
 
 WORKERS = [f"grid-{number}" for number in range(8)]
 KILLS = 50
@@ -24,18 +24,20 @@ import asyncio, os, sys
 from pathlib import Path
 from tests.real.clouds.machines import make_cloud, request
 
-async def controller(directory, workers):
+async def controller(directory, workers, parent):
     cloud = make_cloud(directory)
-    while True:
+    while os.getppid() == parent:
         await cloud.launch([request(worker) for worker in workers])
         await cloud.terminate(workers[::2])
         await cloud.launch([request(worker) for worker in workers])
         await cloud.terminate(workers)
 
+nursery = os.getpid()
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
-        asyncio.run(controller(Path(sys.argv[1]), sys.argv[2:]))
+        asyncio.run(controller(Path(sys.argv[1]), sys.argv[2:], nursery))
+        os._exit(0)
     print(child, flush=True)
     os.waitpid(child, 0)
     print("dead", flush=True)
@@ -47,19 +49,25 @@ for line in sys.stdin:
 def nursery(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     command = [sys.executable, "-c", NURSERY, str(tmp_path / "machines"), *WORKERS]
     repository = Path(__file__).parents[3]
-    with subprocess.Popen(command, cwd=repository, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
-        yield started
+    environment = {**os.environ, "GRIDTIDE_TEST_SITE": SITE}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=repository, env=environment, text=True, stdin=pipe, stdout=pipe) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
 
 
 @pytest.fixture
 def bystander() -> Iterator["subprocess.Popen[bytes]"]:
     """Its environment and command line look like a machine's."""
-    environment = {"GRIDTIDE_MACHINE": "torino/grid-1x", "NOTE": "GRIDTIDE_MACHINE=torino/grid-1"}
-    with subprocess.Popen(
-        ["/bin/sh", "-c", "sleep 600; true", "GRIDTIDE_MACHINE=torino/grid-1"], env=environment
-    ) as one:
-        yield one
-        one.kill()
+    environment = {"GRIDTIDE_MACHINE": f"{SITE}/grid-1x", "NOTE": f"GRIDTIDE_MACHINE={SITE}/grid-1"}
+    command = [sys.executable, "-c", "import time; time.sleep(600)", f"GRIDTIDE_MACHINE={SITE}/grid-1"]
+    with subprocess.Popen(command, env=environment) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
 
 
 async def test_fifty_kills(
@@ -74,7 +82,7 @@ async def test_fifty_kills(
         states |= await _judge_what_was_left(directory, heir)
         await _repeat_launches(directory, heir)
         assert await heir.terminate([MachineId(worker) for worker in WORKERS]) == dict.fromkeys(WORKERS)
-        assert processes("torino", *WORKERS) == [], "no orphan"
+        assert processes(*WORKERS) == [], "no orphan"
         assert await heir.machines() == ()
         assert list((directory / ".ending").iterdir()) == []
         assert bystander.poll() is None
@@ -97,12 +105,12 @@ async def _judge_what_was_left(directory: Path, heir: ProcessCloud) -> set[Machi
     """Every process belongs to a listed machine, none has two; returns the states that were seen."""
     found = await listed(heir)
     for worker in WORKERS:
-        count = len(processes("torino", worker))
+        count = len(processes(worker))
         assert count <= 1, f"{worker} has {count} processes"
         assert count == 0 or MachineId(worker) in found, f"{worker} runs and is not listed"
         if worker in found and found[MachineId(worker)].state is MachineState.RUNNING:
             # it may be on its way from the fork to the shell
-            await eventually(lambda worker=worker: len(processes("torino", worker)) == 1)  # type: ignore[misc]
+            await eventually(lambda worker=worker: len(processes(worker)) == 1)  # type: ignore[misc]
     assert {str(machine.worker) for machine in found.values()} == {str(name) for name in found}, (
         "each carries its worker as its tag"
     )
@@ -120,4 +128,4 @@ async def _repeat_launches(directory: Path, heir: ProcessCloud) -> None:
         starts = directory / worker / "starts"
         await eventually(lambda starts=starts: starts.exists() and bool(starts.read_text()))  # type: ignore[misc]
         assert len(starts.read_text().split()) == 1, f"{worker} was started more than once"
-        assert len(processes("torino", worker)) == 1
+        assert len(processes(worker)) == 1

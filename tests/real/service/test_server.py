@@ -259,7 +259,8 @@ async def test_stopping_is_quick_while_polls_and_streams_are_open(site: Site) ->
     assert WorkerId("grid-1") in site.control.workers
 
 
-async def test_huge_heads_get_431_and_rubbish_400(site: Site) -> None:
+async def test_huge_heads_get_431_and_rubbish_400(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "LINGER", 0.2)
     start = b"GET /v1/version HTTP/1.1\r\nhost: x\r\n"
     big = server_module.HEAD_LIMIT + 100
     requests = {

@@ -184,6 +184,24 @@ async def test_a_lost_answer_to_a_commit(database: Database, monkeypatch: pytest
     assert len(runs) == (1 if committed else 2)
 
 
+async def test_a_lost_answer_when_nothing_was_written(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server then has no number for the transaction, so it is done again."""
+    real = database.engine.dialect.do_commit
+    tries = 0
+
+    def cut(connection: object) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            connection.driver_connection.close()  # type: ignore[attr-defined]
+            raise psycopg.OperationalError("the connection is lost")
+        real(connection)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(database.engine.dialect, "do_commit", cut)
+    assert await database.write(lines) == []
+    assert tries == 2
+
+
 async def test_an_answer_that_stays_unknown(
     database: Database, monkeypatch: pytest.MonkeyPatch, postgres_url: str
 ) -> None:

@@ -14,7 +14,7 @@ from gridtide.pilot.protocol import JobState
 from gridtide.store.ports import Json
 from tests.unit.cli import samples
 from tests.unit.cli.conftest import HandClock, Run, lines
-from tests.unit.cli.fake_service import Answer, Asked, FakeService, refuse
+from tests.unit.cli.fake_service import Answer, Asked, FakeService, Handler, refuse
 
 JDL = 'Executable = "run.sh"; InputFile = {"data.bin", "twin.bin"}; OutputFile = {"out.npz"}; Array = 3;\n'
 
@@ -203,7 +203,7 @@ def test_cancel(ask: Run, service: FakeService) -> None:
     ]
 
 
-def log_of(content: bytes, piece: int) -> object:
+def log_of(content: bytes, piece: int) -> Handler:
     def handler(asked: Asked) -> Answer:
         offset = int(asked.query["offset"])
         return Answer(content=content[offset : offset + piece])

@@ -56,13 +56,9 @@ class Site:
 
     def restart(self) -> None:
         """A new process on the same database and directory."""
-        self.queue = PilotQueue(
-            self.database, self.directory / "data", self.clock, lease=LEASE, wake=self.woken.append
-        )
+        self.queue = PilotQueue(self.database, self.directory / "data", self.clock, lease=LEASE, wake=self.woken.append)
 
-    async def admit(
-        self, name: str, host: Mapping[str, Attribute] = ONE_CORE, *, single_use: bool = False
-    ) -> WorkerId:
+    async def admit(self, name: str, host: Mapping[str, Attribute] = ONE_CORE, *, single_use: bool = False) -> WorkerId:
         """A worker that may ask."""
         await self.queue.admit(WorkerId(name), GroupName("grid"), host, single_use=single_use)
         return WorkerId(name)

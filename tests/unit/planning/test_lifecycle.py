@@ -462,10 +462,10 @@ def test_a_drained_worker_is_not_ended_against_any_sign() -> None:
     assert unlisted.actions() == ()
 
 
-def test_a_drain_that_the_queue_took_back_is_taken_back() -> None:
+def test_a_drained_worker_whose_drain_the_queue_has_forgotten_is_no_longer_drained() -> None:
     for running in (0, 1):
         back = world(drained(), nodes=[node(running=running)])
-        assert brief(back.actions()) == ["w1 drained->joined load-returned"]
+        assert brief(back.actions()) == ["undrain w1 load-returned"]
 
 
 def test_a_drained_worker_whose_machine_is_dead_is_ended() -> None:

@@ -40,8 +40,8 @@ def why_row(world: World, label: str = "") -> Reason:
     return world.plan().why_demand[("pool", label or str(ONE_CORE))]
 
 
-def both(**changes: int) -> SiteRules:
-    return site(group(shapes=("large", "small"), **changes))
+def both() -> SiteRules:
+    return site(group(shapes=("large", "small")))
 
 
 def booting(name: str, **changes: float) -> Worker:
@@ -660,13 +660,7 @@ def test_no_more_drains_are_taken_back_than_the_maximum_lets_stay() -> None:
 
 def test_the_minimum_takes_drains_back_before_it_launches() -> None:
     world = World(rules=site(group(minimum=2)), workers=[drained()], nodes=[node(state=N.DRAINING)])
-    assert brief(world.actions()) == ["undrain w1 below-minimum", "launch 1 grid private small below-minimum"]
-
-
-def test_an_operators_drain_that_is_taken_back_is_undrained() -> None:
-    given_back = World(workers=[drained(cause=Cause.OPERATOR)], nodes=[node(state=N.DRAINED)])
-    assert brief(given_back.actions()) == ["undrain w1 operator"]
-    assert brief(given_back.but(wishes=Wishes(hold=True)).actions())[:1] != ["undrain w1 operator"]
+    assert brief(world.actions()) == ["undrain w1 load-returned", "launch 1 grid private small below-minimum"]
 
 
 # --- draining idle workers

@@ -162,14 +162,20 @@ async def test_a_caller_may_be_cancelled_while_its_write_is_under_way(database: 
         assert go.wait(10)
         add("made all the same")(connection)
 
+    held = Held(database)
+    await held.begun()
     task = asyncio.ensure_future(database.write(slow))
+    neighbour = asyncio.ensure_future(database.write(add("in the same group")))
+    await asyncio.sleep(0)
+    await held.release()
     assert await asyncio.to_thread(begun.wait, 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     go.set()
-    await database.write(add("after"))
-    assert await database.read(lines) == ["made all the same", "after"]
+    async with asyncio.timeout(10):
+        assert await neighbour == "in the same group"
+    assert await database.read(lines) == ["made all the same", "in the same group"]
 
 
 def test_a_callers_loop_may_be_gone(tmp_path: Path) -> None:

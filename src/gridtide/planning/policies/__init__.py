@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from gridtide.model import rules
 from gridtide.planning.policies.base import Aim, Outlook, Policy
 from gridtide.planning.policies.fixed import KeepCount
@@ -22,5 +20,3 @@ def policy_of(parameters: rules.Policy) -> Policy:
             return OnePerJob(parameters)
         case rules.FixedPolicy():
             return KeepCount(parameters)
-        case _:
-            assert_never(parameters)

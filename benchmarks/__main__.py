@@ -1,0 +1,80 @@
+"""Run all benchmarks, print the table, write ``benchmarks/latest.json``.
+
+``--quick`` runs small versions, for correctness and not for time; ``NAME ...`` runs some only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import checks, jobs, kill
+from benchmarks.figures import Figure
+
+Benchmark = Callable[..., Iterable[Figure]]
+
+ALL: dict[str, Benchmark] = {
+    "thousand": jobs.thousand,
+    "waiting": jobs.waiting,
+    "heartbeats": jobs.heartbeats,
+    "kill": kill.figures,
+    "properties": checks.properties,
+    "coverage": checks.coverage,
+    "mutation": checks.mutation,
+}
+SLOW_ONLY = {"properties", "coverage", "mutation"}
+"""Left out of the quick mode: the test suite runs the same code in small."""
+
+
+def main() -> int:
+    """Exit code 1 when a figure misses its target."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small versions")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(ALL)}")
+    given = parser.parse_args()
+    unknown = set(given.names) - set(ALL)
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
+    console = Console()
+    figures: list[Figure] = []
+    for name, benchmark in ALL.items():
+        if (given.names and name not in given.names) or (given.quick and not given.names and name in SLOW_ONLY):
+            continue
+        console.print(f"... {name}", style="dim")
+        with tempfile.TemporaryDirectory(prefix=f"gridtide-{name}-", ignore_cleanup_errors=True) as directory:
+            figures += benchmark(Path(directory) / "site", quick=given.quick)
+    console.print(_table(figures))
+    if not given.quick:
+        _write(Path(__file__).with_name("latest.json"), figures)
+    return 0 if all(figure.ok for figure in figures) else 1
+
+
+def _write(path: Path, figures: list[Figure]) -> None:
+    """Keep the entries of benchmarks that were not run this time."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    new = [figure.document() for figure in figures]
+    names = {figure.name for figure in figures}
+    path.write_text(
+        json.dumps([*(each for each in kept if each["name"] not in names), *new], indent=1) + "\n", encoding="utf-8"
+    )
+
+
+def _table(figures: list[Figure]) -> Table:
+    table = Table(box=None, header_style="bold")
+    for heading in ("figure", "value", "target", "", "note"):
+        table.add_column(heading, justify="right" if heading == "value" else "left")
+    for figure in figures:
+        mark = "[green]ok[/green]" if figure.ok else "[red]missed[/red]"
+        table.add_row(figure.name, f"{figure.value:,.4g} {figure.unit}", figure.target, mark, figure.note)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
