@@ -76,8 +76,9 @@ policy = { type = "queue", idle_for = "1 h" }
 
 def _launch_delay(site: LiveSite) -> float:
     """Wall time from the submission to the launch call that it causes, both by the site's own clock."""
-    newest = site.get("/v1/events", limit=1, newest="true")["events"]
-    after = newest[-1]["number"] if newest else 0
+    after = 0
+    while page := site.get("/v1/events", after=after, kind="worker", limit=1000)["events"]:
+        after = page[-1]["number"]
     asked = time.time()
     site.submit('Executable = "/bin/sleep"; Arguments = "600"; Requirements = TARGET.Probe;')
     until = time.monotonic() + 20

@@ -209,11 +209,12 @@ def machines_in(clouds: object) -> int | None:
     return sum(known) if rows and len(known) == len(rows) else None
 
 
-def fetch(site: Path, plan: Plan, numbers: Sequence[int]) -> list[Path]:
+def fetch(site: Path, numbers: Sequence[int]) -> list[Path]:
     """All jobs' outputs."""
+    outputs = site.parent / "outputs"
     for number in numbers:
-        gridtide(site, "outputs", str(number), "--to", plan.results / "outputs")
-    return sorted((plan.results / "outputs").glob("*/result.npz"))
+        gridtide(site, "outputs", str(number), "--to", outputs)
+    return sorted(outputs.glob("*/result.npz"))
 
 
 def merge(plan: Plan, parts: Sequence[Path]) -> Document:
@@ -304,7 +305,7 @@ def work(site: Path, directory: Path, plan: Plan, display: Display, watch: Watch
     if failed:
         raise DemoFailed(f"job {failed[0]['id']} failed: {failed[0]['reason']}")
     display.note("all jobs have ended; fetching their results")
-    parts = fetch(site, plan, numbers)
+    parts = fetch(site, numbers)
     display.note(f"adding up {len(parts)} results")
     summary = merge(plan, parts)
     end = watch.until("all workers gone", lambda seen: not seen.workers and seen.machines == 0, plan.limit)
@@ -351,7 +352,6 @@ def prepare(given: argparse.Namespace) -> Plan:
         made = call(sys.executable, HERE / "make_events.py", events)
         files = {events / name: int(count) for name, count in made["entries"].items()}
         truth = events / "truth.json"
-    shutil.rmtree(results / "outputs", ignore_errors=True)
     return Plan(files, truth, given.workers, given.jobs, results, given.seconds)
 
 

@@ -10,11 +10,19 @@ from gridtide.clouds.process import ProcessCloud
 from gridtide.clouds.protocol import Cloud
 from gridtide.errors import SiteFileError
 from gridtide.model.demand import Attribute
-from gridtide.model.ids import CloudName, QueueName
+from gridtide.model.ids import CloudName, GroupName, QueueName
 from gridtide.pilot.protocol import Pilot
+from gridtide.queues.aliec2 import SpawnedQueue
 from gridtide.queues.pilot import PilotQueueDriver
 from gridtide.queues.protocol import Queue
-from gridtide.site.drivers import CloudSettings, PilotQueueSettings, ProcessCloudSettings, QueueSettings
+from gridtide.site.drivers import (
+    AliEC2QueueSettings,
+    CloudSettings,
+    PilotQueueSettings,
+    ProcessCloudSettings,
+    QueueSettings,
+)
+from gridtide.site.site import Site
 
 # What ClassAds call the machine types that Python's platform module names.
 _ARCHITECTURES: Mapping[str, str] = {"x86_64": "X86_64", "amd64": "X86_64", "aarch64": "AARCH64", "arm64": "AARCH64"}
@@ -31,6 +39,8 @@ def make_queue(name: QueueName, settings: QueueSettings, pilot: Pilot | None) ->
     """The driver of one ``[queues.NAME]`` section. SiteFileError for a type without a driver."""
     if isinstance(settings, PilotQueueSettings) and pilot is not None:
         return PilotQueueDriver(name, pilot)
+    if isinstance(settings, AliEC2QueueSettings):
+        return SpawnedQueue(name, private_directory(settings.storage))
     raise SiteFileError(f"no driver for queues of type {settings.type!r} is installed", where=f"queues.{name}")
 
 
@@ -44,6 +54,20 @@ def pilot_settings(queues: Mapping[QueueName, QueueSettings]) -> tuple[QueueName
             remedy="one pilot queue can serve any number of groups",
         )
     return found[0] if found else None
+
+
+def spawned_queue(site: Site, queues: Mapping[QueueName, Queue]) -> SpawnedQueue:
+    """The queue of the group that AliEC2's routes spawn into. SiteFileError when it is of another type."""
+    name = site.service.aliec2.group if site.service.aliec2 is not None else ""
+    group = site.groups.get(GroupName(name))
+    queue = None if group is None else queues.get(QueueName(group.queue))
+    if not isinstance(queue, SpawnedQueue):
+        raise SiteFileError(
+            f"the queue of group {name!r} is not of type 'aliec2'",
+            where=f"{site.path}: service.aliec2.group",
+            remedy='give the group a queue of its own with type = "aliec2"',
+        )
+    return queue
 
 
 def planned_attributes() -> Mapping[str, Attribute]:

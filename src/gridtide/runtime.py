@@ -23,11 +23,19 @@ from gridtide.control.assembly import Assembly, Timing
 from gridtide.control.controller import Controller
 from gridtide.control.lease import LeaseKeeper
 from gridtide.control.sources import Rhythm
+from gridtide.control.spawning import Spawning
 from gridtide.control.tokens import make_secret
-from gridtide.drivers import make_cloud, make_queue, pilot_settings, planned_attributes, private_directory
+from gridtide.drivers import (
+    make_cloud,
+    make_queue,
+    pilot_settings,
+    planned_attributes,
+    private_directory,
+    spawned_queue,
+)
 from gridtide.errors import GridtideError, LeaseLost, StoreError
 from gridtide.logs import configure_logs
-from gridtide.model.ids import CloudName, QueueName
+from gridtide.model.ids import CloudName, GroupName, QueueName
 from gridtide.model.workers import Worker
 from gridtide.pilot.queue import PilotQueue
 from gridtide.queues.protocol import Queue
@@ -100,6 +108,7 @@ class _LeadingSite:
     site: Site
     listener: Listener
     pilot: PilotQueue | None
+    queues: Mapping[QueueName, Queue]
     controller: Controller
     clock: Clock
 
@@ -139,7 +148,7 @@ class _LeadingSite:
             reread=building.reread,
         )
         woken.append(controller.queue_changed)
-        leading = _LeadingSite(site, listener, pilot, controller, clock)
+        leading = _LeadingSite(site, listener, pilot, building.queues, controller, clock)
         try:
             yield leading
         finally:
@@ -151,7 +160,8 @@ class _LeadingSite:
         """Serve and control until told to stop, or until another controller leads (LeaseLost)."""
         await self.controller.load()
         await self.controller.open_site(actor="controller")
-        app = make_app(self.controller, self.pilot, ServiceSettings(site=self.site.name))
+        settings, spawner = self._spawning()
+        app = make_app(self.controller, self.pilot, settings, spawner=spawner)
         await hand_over(self.site, self.listener, self.controller.store, self.clock)
         work = [
             serve(app, listen=self.listener.bound, tls=self.listener.tls, ready=lambda _: ready(self.listener.url)),
@@ -171,6 +181,16 @@ class _LeadingSite:
         for outcome in ended:
             if isinstance(outcome, Exception):
                 raise outcome
+
+    def _spawning(self) -> tuple[ServiceSettings, Spawning | None]:
+        """AliEC2's routes, where the site file switches them on."""
+        wanted = self.site.service.aliec2
+        if wanted is None:
+            return ServiceSettings(site=self.site.name), None
+        group = GroupName(wanted.group)
+        queue = spawned_queue(self.site, self.queues)
+        settings = ServiceSettings(site=self.site.name, aliec2_group=group)
+        return settings, Spawning(self.controller, queue, group, self.clock)
 
     async def _follow_file(self) -> None:
         """Reload when the site file, or a context file that it names, has new contents."""
@@ -232,7 +252,12 @@ class _Building:
         rules = site.rules()
         context = ContextSettings((self.listener.url,), self.listener.authority, "exit")
 
+        scripted = GroupName(site.service.aliec2.group) if site.service.aliec2 is not None else None
+        scripts = spawned_queue(site, queues) if scripted is not None else None
+
         def render(worker: Worker, token: str) -> bytes:
+            if scripts is not None and worker.group == scripted:
+                return scripts.script(worker.id)
             return agent_context(worker, token, context, rules.groups[worker.group].attributes)
 
         return Assembly(

@@ -40,7 +40,7 @@ import subprocess
 import sys
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Awaitable, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Tuple, TypeVar, Union
@@ -153,7 +153,7 @@ class Resources:
         """Missing amounts are 0. ValueError when one is not a number."""
         try:
             return cls(*(max(0, int(values.get(name) or 0)) for name in ("cores", "memory", "disk", "gpus")))
-        except (TypeError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise ValueError("resources are not numbers") from error
 
     @classmethod
@@ -204,7 +204,7 @@ class Context:
         given = values.get("resources")
         return cls(
             path=path,
-            worker=str(values["worker"]),
+            worker=worker_name(values.get("worker")),
             service=[address.rstrip("/") for address in services],
             ca=values.get("ca") or None,
             join_token=values.get("join_token"),
@@ -242,6 +242,13 @@ class Context:
         }
         values.update(self.attributes)
         return values
+
+
+def worker_name(value: object) -> str:
+    """ValueError unless it is a legal host name, as the ids of workers are."""
+    if not isinstance(value, str) or not re.match(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", value):
+        raise ValueError("it does not name the worker")
+    return value
 
 
 def check_address(address: object, *, has_ca: bool) -> None:
@@ -732,6 +739,9 @@ class Assignment:
     @classmethod
     def from_json(cls, values: Json) -> Assignment:
         """ValueError, in one line, when it cannot be run as it is."""
+        for name in ("attempt", "cores", "memory", "walltime"):
+            if not isinstance(values.get(name), (int, float)):
+                raise ValueError("the %s of the job is not a number" % name)
         try:
             result = cls(
                 str(values["job"]),
@@ -791,19 +801,17 @@ def find_outputs(work: Path, patterns: List[str]) -> Tuple[List[Json], str]:
     for pattern in patterns:
         literal = os.path.join(home, pattern)
         matches = [literal] if os.path.lexists(literal) else sorted(glob.glob(os.path.join(glob.escape(home), pattern)))
-        kept = 0
-        for match in matches:
-            real = os.path.realpath(match)
-            if os.path.commonpath([real, home]) != home:
-                problems.append("output %s leads out of the job's directory" % os.path.relpath(match, home))
-            elif os.path.isfile(real):
-                name = os.path.relpath(match, home)
-                found[name] = {"name": name, "file": os.path.relpath(real, home), **digest_of(Path(real))}
-                kept += 1
+        real = {match: os.path.realpath(match) for match in matches}
+        outside = [match for match in matches if os.path.commonpath([real[match], home]) != home]
+        files = [match for match in matches if match not in outside and os.path.isfile(real[match])]
+        problems += ["output %s leads out of the job's directory" % os.path.relpath(match, home) for match in outside]
         if not matches:
             problems.append("output %s was not made" % pattern)
-        elif not kept and not problems:
+        elif not files and not outside:
             problems.append("output %s is not a file" % pattern)
+        for match in files:
+            name = os.path.relpath(match, home)
+            found[name] = {"name": name, "file": os.path.relpath(real[match], home), **digest_of(Path(real[match]))}
     return list(found.values()), "; ".join(problems)
 
 
@@ -878,7 +886,7 @@ class Runner:
     def _claim(self) -> bool:
         found = process_stat(os.getpid())
         mine = self.directory / ("runner.%d" % os.getpid())
-        write_atomic(mine, json.dumps({"pid": os.getpid(), "started": found[1] if found else 0, "boot": boot_id()}))
+        mine.write_text(json.dumps({"pid": os.getpid(), "started": found[1] if found else 0, "boot": boot_id()}))
         try:
             os.link(str(mine), str(self.directory / "runner.json"))
         except FileExistsError:
@@ -1026,6 +1034,8 @@ class Runner:
                 os.replace(str(spare), str(self.directory / "result.json"))
                 return
             except OSError as error:
+                if not self.directory.is_dir():
+                    return  # the machine was cleared away: nobody waits for it
                 say("job %s: cannot write its result (%s), trying again" % (self._assignment.job, error.strerror))
                 time.sleep(1.0)  # another job may end and give its disk back; without a result this one is lost
 
@@ -1199,7 +1209,10 @@ class Job:
         self.directory = directory
         self.key = (str(values["job"]), int(values["attempt"]))
         self._values = values
-        self.need = Resources.from_json(values)
+        try:
+            self.need = Resources.from_json(values)
+        except ValueError:
+            self.need = Resources(cores=1)  # it will not start, and says so in its report
         self.ended = Bell()
         """Rung when the runner says that it is done."""
         self.result: Optional[Json] = None
@@ -1330,7 +1343,10 @@ class Job:
             send_signal(marked_processes(job_mark(*self.key, self._agent.context.worker)), signal.SIGKILL)
             raise JobLost()
         if for_good:
-            self._set_result(end_report("not-started", "the machine could not start a process for the job"))
+            text = (
+                "the machine's disk is full" if disk_is_full(self.directory) else "no process could be started for it"
+            )
+            self._set_result(end_report("not-started", text))
 
     def _read_result(self) -> Optional[Json]:
         return read_json(self.directory / "result.json")
@@ -1498,7 +1514,12 @@ class Question:
         """A job came: the next question is another one."""
         self.taken += 1
         try:
-            write_atomic(self._path, str(self.taken))
+            # One write of constant length in place is whole or not there, and cheaper than a new file for each job.
+            handle = os.open(str(self._path), os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.write(handle, b"%020d" % self.taken)
+            finally:
+                os.close(handle)
         except OSError as error:
             say("cannot count jobs on disk: %s" % error.strerror)  # matters after a restart only: the job is known
 
@@ -1534,7 +1555,11 @@ class Agent:
         loop.add_reader(self._zygote.channel.fileno(), self._runners_ended)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.leave, "told by %s" % signal_name(number))
-        joined = await self._join()
+        try:
+            joined = await self._join()
+        except OSError as error:
+            say("cannot keep a token in %s: %s" % (self.directory, error.strerror))
+            joined = False
         if joined:
             self._recover()
             for work in (self._keep_contact, self._keep_lease) + ((self._keep_asking,) if self._pulls() else ()):
@@ -1565,8 +1590,11 @@ class Agent:
             answer = await self._ask_to_join()
             if answer is None:
                 return False
-            self._state["joined"] = {name: answer.get(name) for name in ("lease", "heartbeat", "single_use")}
-            self._state["joined"]["kind"] = (answer.get("queue") or {}).get("kind")
+            queue = answer.get("queue")
+            kind = queue.get("kind") if isinstance(queue, dict) else None
+            self._state["joined"] = {"lease": 600.0, "heartbeat": 10.0, "kind": kind}
+            self._state["joined"]["single_use"] = answer.get("single_use") is True
+            self._note_terms(answer)
             write_atomic(path, json.dumps(self._state), sync=True)
             self.context.forget_join_token()
             say("joined as %s" % self.context.worker)
@@ -1575,7 +1603,6 @@ class Agent:
             return False
         else:
             say("going on as %s" % self.context.worker)
-        self._note_terms(self._state["joined"])
         self.service.heard = time.monotonic()
         if self._state["joined"]["single_use"] and self.question.taken:
             self.leave("its one job was taken")
@@ -1694,8 +1721,9 @@ class Agent:
         answer = await self.service.ask("POST", "/v1/worker/alive", values)
         self._note_terms(answer)
         self.heed(answer, asked)
+        cancel = answer.get("cancel")
         for job in list(self._jobs.values()):
-            if job.key[0] in (answer.get("cancel") or ()):
+            if isinstance(cancel, list) and job.key[0] in cancel:
                 job.cancel()
         if draining:
             self._ask_anew()  # the service knows that we drain: no need to wait until it answers the open question
@@ -1705,8 +1733,8 @@ class Agent:
 
         An order that was asked for earlier than one already followed is old news.
         """
-        order = answer.get("order", "continue")
-        if asked >= self._ordered_at:
+        order = answer.get("order")
+        if asked >= self._ordered_at and order in ("continue", "drain", "stop"):
             self._ordered_at = asked
             drain = order != "continue"
             if drain != self._ordered_drain:
@@ -1728,7 +1756,8 @@ class Agent:
         for job in self._jobs.values():
             if job.result is None:
                 left = left.minus(job.need)
-        return left
+        here = shutil.disk_usage(str(self.directory)).free >> 20
+        return replace(left, disk=min(left.disk, here))
 
     def next_question(self, wait: float) -> Optional[Json]:
         """The question as it stands, to be sent by its holder. None when we want no job."""
@@ -1894,14 +1923,13 @@ def main() -> int:
         # Only now: the lock would be inherited by the zygote, and outlive the agent with it.
         lock = os.open(str(path.parent / "agent.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return asyncio.run(live(context, zygote))
     except BlockingIOError:
         say("another agent works in %s" % path.parent)
-    except KeyError as error:
-        say("the context %s cannot be used: %s is missing" % (path, error))
+        return 2
     except (OSError, ValueError) as error:
         say("the context %s cannot be used: %s" % (path, describe(error)))
-    return 2
+        return 2
+    return asyncio.run(live(context, zygote))
 
 
 if __name__ == "__main__":

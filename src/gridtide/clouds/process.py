@@ -305,7 +305,7 @@ class ProcessCloud:
         console = os.open(home / "console.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             child = subprocess.Popen(  # noqa: S603 - the command is the site's own; nothing of a user is in it
-                self._command,
+                self._command_of(home),
                 cwd=home,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -317,7 +317,9 @@ class ProcessCloud:
             )
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             if error.filename == self._command[0]:
-                raise self._rejected(f"{self._command[0]}: {error.strerror}", "set the cloud's python") from error
+                raise self._rejected(
+                    f"{self._command[0]}: {error.strerror}", "was Gridtide's Python moved or removed?"
+                ) from error
             raise
         finally:
             os.close(console)
@@ -326,6 +328,15 @@ class ProcessCloud:
         # A rename needs no space on a full disk. Without it the machine still counts as alive: its lock is held.
         with contextlib.suppress(OSError):
             (home / "prepared").rename(home / "started")
+
+    def _command_of(self, home: Path) -> tuple[str, ...]:
+        """The agent; or the user-data itself where it is a script, as cloud-init does it ("#!", User-Data Script)."""
+        user_data = home / "context.json"
+        with user_data.open("rb") as source:
+            if source.read(2) != b"#!":
+                return self._command
+        user_data.chmod(0o700)
+        return (str(user_data),)
 
     # --- terminating
 

@@ -45,9 +45,13 @@ def python(program: str) -> Finding:
             [program, "-I", "-c", question], capture_output=True, timeout=20, stdin=subprocess.DEVNULL, text=True
         )
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding("python", Level.ERROR, f"{program} does not run: {type(error).__name__}", "set python")
+        return Finding(
+            "python", Level.ERROR, f"{program} does not run: {type(error).__name__}", "install Gridtide again"
+        )
     if answer.returncode != 0:
-        return Finding("python", Level.ERROR, f"{program} is no Python 3.8 or newer", "set python to one that is")
+        return Finding(
+            "python", Level.ERROR, f"{program} is no Python 3.8 or newer", "install Gridtide with one that is"
+        )
     return Finding("python", Level.OK, f"{program} is Python {answer.stdout.strip()}")
 
 

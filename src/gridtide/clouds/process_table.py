@@ -101,7 +101,7 @@ def _marker(number: int) -> bytes | None:
     if _PREFIX not in environment:
         return None
     for variable in environment.split(b"\0"):
-        if _PREFIX in variable:
+        if variable.startswith(_PREFIX):
             return variable[len(_PREFIX) :]
     return None
 

@@ -26,16 +26,17 @@ from gridtide.control.queue_hands import QueueHands
 from gridtide.control.recording import Record, Recorder
 from gridtide.control.tokens import MakeSecret, digest, new_worker_id, same
 from gridtide.errors import AccessDenied, Conflict, LeaseLost, StoreError
-from gridtide.model.actions import Plan
+from gridtide.model.actions import Launch, Plan
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, GroupName, MachineId, QueueName, WorkerId
 from gridtide.model.readings import Missing, last_known
-from gridtide.model.reasons import Cause
+from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import SiteRules, Wishes
 from gridtide.model.snapshot import GroupMemory, Heartbeat, Snapshot
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.pilot.protocol import Order
 from gridtide.planning import plan
+from gridtide.planning.spawning import plan_spawn
 from gridtide.store.ports import Change, Event, FleetStore
 
 log = structlog.get_logger("gridtide.controller")
@@ -171,14 +172,7 @@ class Controller:
         made: list[Record] = []
 
         def decide(workers: Mapping[WorkerId, Worker]) -> Sequence[Change]:
-            recorder = Recorder(
-                snapshot,
-                self._assembly.rules,
-                workers,
-                now=self._clock.now(),
-                new_id=lambda group: new_worker_id(group, self._random),
-                known_strays=self._known_strays,
-            )
+            recorder = self._recorder(snapshot, workers)
             for action in decided.actions:
                 recorder.take(action)
             made.append(recorder.record)
@@ -186,6 +180,16 @@ class Controller:
 
         await self._fleet.change(decide)
         return made[-1]
+
+    def _recorder(self, snapshot: Snapshot, workers: Mapping[WorkerId, Worker]) -> Recorder:
+        return Recorder(
+            snapshot,
+            self._assembly.rules,
+            workers,
+            now=self._clock.now(),
+            new_id=lambda group: new_worker_id(group, self._random),
+            known_strays=self._known_strays,
+        )
 
     def _follow(self, snapshot: Snapshot, decided: Plan, record: Record) -> None:
         """Start the calls that the recorded plan asks for. None of them is waited for."""
@@ -229,6 +233,23 @@ class Controller:
         rules = None if worker is None else self._assembly.rules.groups.get(worker.group)
         if worker is not None and rules is not None:
             order(self._queue_hands[rules.queue], worker.id)
+
+    # --- what spawning asks
+
+    @property
+    def fleet(self) -> Fleet:
+        """The workers, to be changed only through it."""
+        return self._fleet
+
+    def spawn_launch(self, group: GroupName) -> Launch | Reason:
+        """Whether one more worker may be launched on request, and how."""
+        return plan_spawn(self._snapshot(), self._assembly.rules, group)
+
+    def intents_of(self, launch: Launch) -> list[Change]:
+        """The records of a launch that was decided now."""
+        recorder = self._recorder(self._snapshot(), self._fleet.workers)
+        recorder.take(launch)
+        return recorder.record.changes
 
     # --- putting together
 

@@ -55,6 +55,8 @@ class _Class:
     walltime: float
     waiting: int
     oldest: int
+    """The row of its oldest job; at least a lower limit of it when ``exact`` is False."""
+    exact: bool = True
 
     def begun(self, place: AttemptPlace, worker: WorkerId, losses: int, now: float) -> Attempt:
         """An attempt at its oldest job."""
@@ -154,6 +156,8 @@ class Scheduler:
 
     def _start(self, desk: _Desk, chosen: _Class, worker: WorkerRow, request: JobRequest) -> Assignment:
         connection = desk.connection
+        if not chosen.exact:
+            chosen.oldest = connection.execute(_NEXT, {"class_number": chosen.id}).scalar_one()
         taken = connection.execute(_TAKE, {"row": chosen.oldest}).one()
         values = {"job": chosen.oldest, "attempt": taken.attempt, "worker": worker.id, "request": request.number}
         connection.execute(insert(attempts), {**values, "started": desk.now, "given_up": False})
@@ -165,7 +169,7 @@ class Scheduler:
         first = self._descriptions.get(connection, taken.submission).first
         place = AttemptPlace(taken.submission, chosen.oldest - first, taken.attempt)
         desk.started(chosen.begun(place, worker.id, taken.losses, desk.now), request)
-        desk.board.took(connection, chosen)
+        desk.board.took(chosen)
         return self._words(connection, place)
 
     def _words(self, connection: Connection, place: AttemptPlace) -> Assignment:
@@ -249,13 +253,12 @@ class _Board:
         shares = self._shares
         self.classes.sort(key=lambda entry: (shares[entry.user].used, entry.user, -entry.priority, entry.oldest))
 
-    def took(self, connection: Connection, taken: _Class) -> None:
-        """One job of the class was given away."""
+    def took(self, taken: _Class) -> None:
+        """The oldest job of the class was given away. The next one is looked up only when it is wanted."""
         self._shares[taken.user].used += taken.need.cores * HEAD_START
         taken.waiting -= 1
-        if taken.waiting:
-            taken.oldest = connection.execute(_NEXT, {"class_number": taken.id}).scalar_one()
-        else:
+        taken.oldest, taken.exact = taken.oldest + 1, False
+        if not taken.waiting:
             self.classes.remove(taken)
         self._sort()
 

@@ -15,7 +15,7 @@ from gridtide.planning.lifecycle import Course
 
 _NOTHING_TO_END = frozenset({MachineState.ENDING, MachineState.GONE})
 _RUNS_NOTHING = frozenset({MachineState.BROKEN, MachineState.STOPPED})
-_WORKER_IS_OVER = frozenset({WorkerState.FAILED, WorkerState.TERMINATING, WorkerState.GONE})
+_WORKER_IS_OVER = frozenset({WorkerState.TERMINATING, WorkerState.GONE})
 
 
 def strays(

@@ -75,10 +75,11 @@ def _drain(course: Course, fleet: Fleet, reason: Reason) -> None:
 
 
 def _drainable(course: Course, evidence: Evidence) -> bool:
-    """Whether a fresh reading lists it as accepting jobs."""
+    """Whether it has joined before this cycle, and a fresh reading lists it as accepting jobs."""
     seen = course.seen
     return (
-        seen is not None
+        course.worker.state is WorkerState.JOINED
+        and seen is not None
         and seen.started is not None
         and seen.state is NodeState.ACCEPTING
         and evidence.warming(course.worker.group, course.worker.cloud) is None
@@ -88,7 +89,9 @@ def _drainable(course: Course, evidence: Evidence) -> bool:
 def _idle_reading(course: Course, evidence: Evidence) -> Seen | None:
     """The reading that shows it idle, unless somebody says otherwise."""
     seen = course.seen
-    if seen is None or seen.started is None or seen.running > 0 or seen.state is not NodeState.ACCEPTING:
+    if seen is None or seen.started is None or course.worker.state is not WorkerState.JOINED:
+        return None  # one that is taken back in this very cycle has had no chance to be idle
+    if seen.running > 0 or seen.state is not NodeState.ACCEPTING:
         return None
     if evidence.says_busy_after(course.worker.id, seen.started) is not None:
         return None

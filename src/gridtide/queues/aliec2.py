@@ -1,8 +1,8 @@
 """Workers spawned one by one through AliEC2's routes (seeds-digest section 1): a queue without waiting jobs.
 
 A spawned worker runs the script that it was spawned with, says that it lives, and says when it is done. All that is
-known of one is kept in ``directory/<worker>/``: its ``script``, and marks for ``alive``, ``draining`` and ``done``; so a
-restart forgets nothing. Done is the positive evidence on which its machine is returned; silence is none.
+known of one is kept in ``directory/<worker>/``: its ``script``, and marks for ``alive``, ``draining`` and ``done``; so
+a restart forgets nothing. Done is the positive evidence on which its machine is returned; silence is none.
 """
 
 from __future__ import annotations

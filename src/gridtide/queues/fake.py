@@ -437,7 +437,7 @@ class FakeQueue:
             node.jobs[job.id] = job
             node.free = node.free.minus(job.need)
             node.own_will, node.idle_since = node.own_will or node.single_use, None
-            self._at(at + job.duration, partial(self._job_ends, node, job, job.starts))
+            self._at(at + job.duration, partial(self._job_ends, node, job))
 
     def _next_for(self, node: FakeNode) -> FakeJob | None:
         fitting = [
@@ -449,8 +449,8 @@ class FakeQueue:
         ]
         return min(fitting, key=lambda jobs: jobs[0].submitted).popleft() if fitting else None
 
-    def _job_ends(self, node: FakeNode, job: FakeJob, start: int, at: float) -> None:
-        if node.dead or job.starts != start or job.id not in node.jobs or self._nodes.get(node.name) is not node:
+    def _job_ends(self, node: FakeNode, job: FakeJob, at: float) -> None:
+        if node.dead or job.id not in node.jobs or self._nodes.get(node.name) is not node:
             return
         if node.silent_since is not None:
             node.unreported.append((job, at))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hmac
 import ipaddress
 import secrets
@@ -241,6 +242,7 @@ def _presented(authorization: str | None, *, basic: bool) -> Token | None:
     return None
 
 
+@functools.lru_cache(maxsize=4096)
 def _is_loopback(address: str) -> bool:
     try:
         parsed = ipaddress.ip_address(address)

@@ -56,6 +56,9 @@ _STATUS: Final[tuple[tuple[type[GridtideError], int], ...]] = (
 )
 
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def status_of(error: GridtideError) -> int:
     """The HTTP status of an error; 500 for one that should not reach a client."""
     if isinstance(error, TooLarge | TryLater):
@@ -72,7 +75,7 @@ def kind_of(error: GridtideError) -> str:
 
 def encode(value: Json) -> bytes:
     """Compact JSON. ValueError for NaN and infinities, which JSON does not have."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def answer(value: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -18,6 +18,7 @@ from gridtide.service import aliec2, fleet, health, jobs, pilot_routes, token_ro
 from gridtide.service.access import Gate
 from gridtide.service.answers import refusal
 from gridtide.service.metrics import Metrics
+from gridtide.service.routing import FixedPaths
 from gridtide.service.settings import ServiceSettings
 from gridtide.service.state import Service, Spawner
 
@@ -63,6 +64,7 @@ def make_app(
     for router in (*ROUTERS, *((aliec2.router,) if settings.aliec2_group is not None else ())):
         # Put in flat instead of include_router: one list to match against, and one for the tests to walk.
         app.router.routes.extend(router.routes)
+    app.add_middleware(FixedPaths, routes=app.router.routes)
     app.state.service = Service(
         control=control,
         pilot=pilot,

@@ -84,6 +84,17 @@ class PilotQueueSettings(QueueSettings):
     )
 
 
+class AliEC2QueueSettings(QueueSettings):
+    """Workers spawned one by one through the AliEC2-compatible routes. Nothing waits in it."""
+
+    type: Literal["aliec2"] = Field(description="Workers spawned by request.", json_schema_extra=RESTART)
+    storage: Directory = Field(
+        default=Path("{state}/queues/{name}"),
+        description="Directory for the scripts of spawned workers, and for what they reported.",
+        json_schema_extra=RESTART,
+    )
+
+
 class ShapeSettings(SiteModel):
     """A kind of machine."""
 
@@ -139,4 +150,5 @@ class ProcessCloudSettings(CloudSettings):
 
 
 register_queue("pilot", PilotQueueSettings)
+register_queue("aliec2", AliEC2QueueSettings)
 register_cloud("process", ProcessCloudSettings)

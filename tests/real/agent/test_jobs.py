@@ -106,6 +106,9 @@ def test_a_damaged_input_keeps_the_job_from_starting(service: ServiceDouble, mac
         ("/bin/true", {"outputs": ["/etc/passwd"]}, "does not stay in the job's directory"),
         ("/bin/true", {"inputs": [{"name": "../x", "digest": "0", "size": 1}]}, "does not stay in the job's directory"),
         ("/bin/true", {"environment": {"A=B": "c"}}, "name is not legal"),
+        ("/bin/true", {"arguments": ["a\0b"]}, "zero byte"),
+        ("/bin/true", {"memory": "much"}, "the memory of the job is not a number"),
+        ("/bin/true", {"inputs": None}, "description of the job is incomplete"),
     ],
 )
 def test_a_job_that_cannot_start_says_why(
@@ -313,7 +316,7 @@ def test_any_request_survives_any_fault(service: ServiceDouble, machine: Machine
     service.add("1.1", "/bin/echo", "next")
     service.fault(path, kind)
     machine.start()
-    assert service.end_of("1.1")["cause"] == "exited"
+    assert [service.end_of(name)["cause"] for name in ("1.0", "1.1")] == ["exited", "exited"]
     assert service.jobs["1.0"].logs["stdout"] == b"ran\n"
     assert service.jobs["1.0"].outputs == {"out": b"1.0\n"}
     assert service.faults[0].times == 0

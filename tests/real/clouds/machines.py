@@ -38,10 +38,32 @@ def processes(*workers: str) -> list[int]:
     return [number for numbers in found.values() for number in numbers]
 
 
-def kill_machine(worker: str) -> None:
-    """Kill every process of a machine, as an accident would."""
-    for process in processes(worker):
+async def settled(*workers: str) -> list[int]:
+    """The one process of each machine, once its shell has become ``sleep``.
+
+    For an instant in between, as in every ``exec``, the kernel shows no environment of it.
+    """
+
+    def all_sleep() -> bool:
+        return [Path(f"/proc/{number}/comm").read_text() for number in processes(*workers)] == ["sleep\n"] * len(
+            workers
+        )
+
+    await eventually(all_sleep)
+    return processes(*workers)
+
+
+def has_ended(home: Path) -> bool:
+    """Whether the first process of the machine in this directory is dead."""
+    with open(home / "machine.lock") as lock:
+        return not process_table.is_locked(lock.fileno())
+
+
+async def kill_machine(home: Path) -> None:
+    """Kill its process, as an accident would."""
+    for process in await settled(home.name):
         os.kill(process, signal.SIGKILL)
+    await eventually(lambda: has_ended(home))
 
 
 async def listed(cloud: ProcessCloud) -> dict[MachineId, Machine]:

@@ -21,7 +21,18 @@ from gridtide.errors import AuthenticationFailed, CloudError, CloudUnavailable, 
 from gridtide.model.ids import CloudName, MachineId, WorkerId
 from gridtide.model.machines import MachineState
 from gridtide.model.resources import Resources
-from tests.real.clouds.machines import SHAPES, SITE, eventually, kill_machine, listed, make_cloud, processes, request
+from tests.real.clouds.machines import (
+    SHAPES,
+    SITE,
+    eventually,
+    has_ended,
+    kill_machine,
+    listed,
+    make_cloud,
+    processes,
+    request,
+    settled,
+)
 
 W = MachineId("grid-1")
 SECRET = b'{"worker": "grid-1", "join_token": "gtj_grid-1.hush-hush"}'
@@ -70,8 +81,7 @@ async def test_a_machine_gets_its_context_and_nothing_of_ours(
     monkeypatch.setenv("OS_PASSWORD", "not-for-machines")
     assert await launch(cloud, "grid-1", user_data=SECRET) == [W]
     home = directory / "grid-1"
-    await eventually(lambda: (home / "starts").exists())
-    (number,) = processes("grid-1")
+    (number,) = await settled("grid-1")
     environment = Path(f"/proc/{number}/environ").read_bytes()
     command = Path(f"/proc/{number}/cmdline").read_bytes()
 
@@ -87,8 +97,7 @@ async def test_a_machine_gets_its_context_and_nothing_of_ours(
 
 async def test_a_machine_is_tied_to_its_maker_by_nothing(directory: Path, cloud: ProcessCloud) -> None:
     await launch(cloud, "grid-1")
-    await eventually(lambda: (directory / "grid-1" / "starts").exists())
-    (number,) = processes("grid-1")
+    (number,) = await settled("grid-1")
     assert os.getsid(number) == number
     files = {os.readlink(f"/proc/{number}/fd/{name}") for name in os.listdir(f"/proc/{number}/fd")}
     assert files == {"/dev/null", str(directory / "grid-1/console.log"), str(directory / "grid-1/machine.lock")}
@@ -127,7 +136,7 @@ async def test_two_hundred_at_once_leave_the_loop_free(directory: Path, cloud: P
 async def test_a_process_that_ended_is_a_stopped_machine_with_its_last_words(directory: Path) -> None:
     cloud = make_cloud(directory, "echo one; printf 'no \\033[31mcontact\\n\\n'")
     await launch(cloud, "grid-1")
-    await eventually(lambda: not processes("grid-1"))
+    await eventually(lambda: has_ended(directory / "grid-1"))
     found = (await listed(cloud))[W]
     assert (found.state, found.worker) == (MachineState.STOPPED, "grid-1")
     assert found.message.endswith("last words: no  [31mcontact")
@@ -139,17 +148,12 @@ async def test_a_machine_whose_agent_left_processes_behind_is_broken(directory: 
     program = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)"
     cloud = make_cloud(directory, f'exec {sys.executable} -Ic "{program}"')
     await launch(cloud, "grid-1")
-    await eventually(lambda: len(processes("grid-1")) == 1 and _first_process_ended(directory / "grid-1"))
+    await eventually(lambda: len(processes("grid-1")) == 1 and has_ended(directory / "grid-1"))
     found = (await listed(cloud))[W]
     assert found.state is MachineState.BROKEN
     assert "1 of its processes run on" in found.message
     assert await cloud.terminate([W]) == {W: None}
     assert not processes("grid-1")
-
-
-def _first_process_ended(home: Path) -> bool:
-    with open(home / "machine.lock") as lock:
-        return not process_table.is_locked(lock.fileno())
 
 
 async def test_a_process_lives_on_when_its_children_inherit_nothing(directory: Path) -> None:
@@ -196,7 +200,7 @@ async def test_without_its_lock_a_machine_is_unknown_but_can_be_ended(directory:
     assert await launch(cloud, "grid-1") == [W]
     (directory / "grid-1" / "started").rename(directory / "grid-1" / "prepared")
     assert isinstance((await launch(cloud, "grid-1"))[0], CloudUnavailable), "no lock, no start"
-    assert len(processes("grid-1")) == 1
+    await settled("grid-1")
     assert await cloud.terminate([W]) == {W: None}
     assert not processes("grid-1")
 
@@ -204,6 +208,7 @@ async def test_without_its_lock_a_machine_is_unknown_but_can_be_ended(directory:
 async def test_a_missing_directory_is_empty_only_when_nothing_runs(directory: Path, cloud: ProcessCloud) -> None:
     assert await cloud.machines() == ()
     await launch(cloud, "grid-1")
+    await settled("grid-1")
     away = directory.with_name("away")
     directory.rename(away)
     with pytest.raises(CloudUnavailable, match="still run"):
@@ -215,7 +220,7 @@ async def test_a_missing_directory_is_empty_only_when_nothing_runs(directory: Pa
 async def test_looking_at_a_machine_does_not_make_it_look_alive(directory: Path) -> None:
     cloud = make_cloud(directory, "true")
     await launch(cloud, "grid-1")
-    await eventually(lambda: not processes("grid-1"))
+    await eventually(lambda: has_ended(directory / "grid-1"))
     looks = await asyncio.gather(*(make_cloud(directory).machines() for _ in range(8)))
     assert {machine.state for look in looks for machine in look} == {MachineState.STOPPED}
 
@@ -256,7 +261,7 @@ async def test_who_only_looks_like_a_machine_is_left_alone(
         bystander(f"GRIDTIDE_MACHINE={marker}", "agent.py", "--context", "context.json"),
     ]
     await launch(cloud, "grid-1")
-    await eventually(lambda: len(processes("grid-1")) == 1)
+    await settled("grid-1")
     assert await cloud.terminate([W]) == {W: None}
     assert await cloud.terminate([W, MachineId("grid-never")]) == {W: None, "grid-never": None}
     assert [each.poll() for each in others] == [None] * len(others)
@@ -343,7 +348,7 @@ async def test_a_crash_before_the_start_leaves_a_broken_machine_that_a_repeat_st
     assert (directory / "grid-1" / "context.json").read_bytes() == SECRET, "the newest join token is the valid one"
     assert (await listed(again))[W].state is MachineState.RUNNING
     assert await launch(cloud, "grid-1", user_data=b"later") == [W]
-    assert len(processes("grid-1")) == 1
+    await settled("grid-1")
     assert (directory / "grid-1" / "context.json").read_bytes() == SECRET, "a running machine keeps its context"
 
 
@@ -454,9 +459,7 @@ async def test_a_signal_meant_for_one_that_is_gone_reaches_nobody(
     assert other.poll() is None
 
 
-async def test_machines_stop_when_their_process_is_killed(cloud: ProcessCloud) -> None:
+async def test_machines_stop_when_their_process_is_killed(directory: Path, cloud: ProcessCloud) -> None:
     await launch(cloud, "grid-1")
-    await eventually(lambda: len(processes("grid-1")) == 1)
-    kill_machine("grid-1")
-    await eventually(lambda: not processes("grid-1"))
+    await kill_machine(directory / "grid-1")
     assert (await listed(cloud))[W].state is MachineState.STOPPED

@@ -11,7 +11,7 @@ from gridtide.clouds.process import ProcessCloud
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.model.ids import GroupName, MachineId, WorkerId
 from gridtide.testing.clouds import CloudBench, CloudConformance
-from tests.real.clouds.machines import SHAPES, eventually, kill_machine, make_cloud, processes
+from tests.real.clouds.machines import SHAPES, kill_machine, make_cloud
 
 
 class TestProcessCloud(CloudConformance):
@@ -29,8 +29,7 @@ class TestProcessCloud(CloudConformance):
             return MachineId("theirs")
 
         async def break_machine(machine: MachineId) -> None:
-            kill_machine(machine)
-            await eventually(lambda: not processes(machine))
+            await kill_machine(self.directory / machine)
 
         def again() -> ProcessCloud:
             return make_cloud(self.directory)

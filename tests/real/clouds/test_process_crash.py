@@ -14,7 +14,7 @@ import pytest
 from gridtide.clouds.process import ProcessCloud
 from gridtide.model.ids import MachineId
 from gridtide.model.machines import MachineState
-from tests.real.clouds.machines import SITE, eventually, listed, make_cloud, processes, request
+from tests.real.clouds.machines import SITE, listed, make_cloud, processes, request, settled
 
 WORKERS = [f"grid-{number}" for number in range(8)]
 KILLS = 50
@@ -109,8 +109,7 @@ async def _judge_what_was_left(directory: Path, heir: ProcessCloud) -> set[Machi
         assert count <= 1, f"{worker} has {count} processes"
         assert count == 0 or MachineId(worker) in found, f"{worker} runs and is not listed"
         if worker in found and found[MachineId(worker)].state is MachineState.RUNNING:
-            # it may be on its way from the fork to the shell
-            await eventually(lambda worker=worker: len(processes(worker)) == 1)  # type: ignore[misc]
+            await settled(worker)
     assert {str(machine.worker) for machine in found.values()} == {str(name) for name in found}, (
         "each carries its worker as its tag"
     )
@@ -125,7 +124,6 @@ async def _repeat_launches(directory: Path, heir: ProcessCloud) -> None:
     assert answers == {worker: worker for worker in wanted}
     assert list((directory / ".making").iterdir()) == [], "no half-made machine stays, nor its context"
     for worker in wanted:
-        starts = directory / worker / "starts"
-        await eventually(lambda starts=starts: starts.exists() and bool(starts.read_text()))  # type: ignore[misc]
-        assert len(starts.read_text().split()) == 1, f"{worker} was started more than once"
-        assert len(processes(worker)) == 1
+        await settled(worker)
+        starts = (directory / worker / "starts").read_text().split()
+        assert len(starts) == 1, f"{worker} was started more than once"

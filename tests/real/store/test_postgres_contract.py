@@ -13,6 +13,7 @@ from gridtide.store.ports import FleetStore
 from gridtide.store.tables import events, tokens, wishes, workers
 from tests.real.postgres import PostgresServer
 from tests.unit.store.contract import *  # noqa: F403
+from tests.unit.store.contract_joining import *  # noqa: F403
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
 import pytest
 
-# Not named test_*, so pytest would not explain its assertions by itself.
-pytest.register_assert_rewrite("tests.unit.store.contract")
+# Not named test_*, so pytest would not explain their assertions by itself.
+pytest.register_assert_rewrite("tests.unit.store.contract", "tests.unit.store.contract_joining")

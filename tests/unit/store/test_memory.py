@@ -7,6 +7,7 @@ import pytest
 from gridtide.store.memory import MemoryFleetStore
 from gridtide.store.ports import FleetStore
 from tests.unit.store.contract import *  # noqa: F403
+from tests.unit.store.contract_joining import *  # noqa: F403
 from tests.unit.store.values import lead
 
 

@@ -158,6 +158,22 @@ def test_many_that_migrate_at_once(tmp_path: Path) -> None:
     engine.dispose()
 
 
+async def test_a_backup_of_a_running_store(tmp_path: Path) -> None:
+    """As docs/reference/store.md has it."""
+    _database, store = await open_store(f"sqlite:///{tmp_path}/store.db")
+    lease = await lead(store)
+    await store.commit(lease, [event("before")])
+    other = sqlite3.connect(tmp_path / "store.db")
+    other.execute(f"VACUUM INTO '{tmp_path}/backup.db'")
+    other.close()
+    await store.commit(lease, [event("after")])
+    await store.close()
+    _database, restored = await open_store(f"sqlite:///{tmp_path}/backup.db")
+    assert [recorded.event.text for recorded in await restored.events()] == ["before"]
+    assert await restored.current_lease() == lease
+    await restored.close()
+
+
 async def test_event_numbers_are_never_given_twice(tmp_path: Path) -> None:
     database, store = await open_store(f"sqlite:///{tmp_path}/store.db")
     lease = await lead(store)

@@ -83,3 +83,35 @@ async def led_with(store: FleetStore, state: WorkerState, *, key: str = "join") 
     assert stored is not None
     assert stored.state is state
     return lease, stored
+
+
+async def everything(store: FleetStore) -> tuple[object, ...]:
+    """All that can be read, to see that nothing was changed."""
+    names = [WorkerId(f"grid-{letter}") for letter in "abcd"]
+    return (
+        await store.current_lease(),
+        list(await store.workers()),
+        list(await store.past_workers(group=None, limit=100)),
+        dict(await store.wishes()),
+        list(await store.events()),
+        [await store.worker_token(name) for name in names],
+        [await store.host(name) for name in names],
+        list(await store.tokens()),
+    )
+
+
+JOINED = Reason(Cause.JOINED, "traded its join token")
+
+
+async def join(
+    store: FleetStore, lease: Lease, *, key: str = "join", mine: str = "mine", now: float = NOW + 10
+) -> Worker:
+    return await store.join(
+        lease,
+        WorkerId("grid-a"),
+        join_digest=digest(key),
+        worker_digest=digest(mine),
+        now=now,
+        host={"Cpus": 4, "Arch": "X86_64", "Load": 0.5, "HasDocker": True},
+        reason=JOINED,
+    )
