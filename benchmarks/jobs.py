@@ -18,7 +18,7 @@ THESIS_SECONDS = 6480.0
 def thousand(directory: Path, *, quick: bool) -> Iterable[Figure]:
     """Jobs that print their number, on 3 one-slot workers, from submit to last result."""
     jobs, slots = (100, 3) if quick else (1000, 3)
-    with LiveSite(directory, site_text(name="thousand", maximum=slots, idle_for="30 s")) as site:
+    with LiveSite(directory, site_text(maximum=slots, idle_for="30 s")) as site:
         began = time.monotonic()
         submission = site.submit(f'Executable = "/bin/echo"; Arguments = "$(index)"; Array = {jobs};')
         counts = site.wait_for_jobs(submission, timeout=300)
@@ -60,7 +60,7 @@ maximum = 150
 attributes = { Probe = true }
 policy = { type = "queue", idle_for = "1 h" }
 """
-    text = site_text(name="waiting", maximum=0, extra=extra).replace("machines = 16", "machines = 200")
+    text = site_text(maximum=0, extra=extra).replace("machines = 16", "machines = 200")
     with LiveSite(directory, text) as site:
         began = time.monotonic()
         # Nothing runs these: the group that could has a maximum of 0.
@@ -93,7 +93,7 @@ def _launch_delay(site: LiveSite) -> float:
 def heartbeats(directory: Path, *, quick: bool) -> Iterable[Figure]:
     """What a hundred agents that report every 10 s cost, as a share of one core."""
     agents, seconds = (100, 5.0) if quick else (100, 30.0)
-    with LiveSite(directory, site_text(name="beats", maximum=1)) as site:
+    with LiveSite(directory, site_text(maximum=1)) as site:
         submission = site.submit('Executable = "/bin/sleep"; Arguments = "300";')
         site.wait_until(lambda: site.counts(submission)["running"] == 1, timeout=30, what="a worker")
         context = next((directory / "state" / "clouds" / "local").glob("workers-*/agent.json"))

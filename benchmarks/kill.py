@@ -71,7 +71,7 @@ def run(directory: Path, *, kills: int, jobs: int, job_seconds: float, seed: int
     marks = directory / "marks"
     marks.mkdir(parents=True)
     bystanders = [_bystander({"GRIDTIDE_MACHINE": "other/workers-2b3c4d5f"}), _bystander({})]
-    site = LiveSite(directory, site_text(name="killed", maximum=MAXIMUM, idle_for="2 s"))
+    site = LiveSite(directory, site_text(maximum=MAXIMUM, idle_for="2 s"))
     with site:
         watch = _Watch(site)
         script = f"echo start >> {marks}/$1; sleep {job_seconds}; echo end >> {marks}/$1; echo result $1"

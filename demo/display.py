@@ -45,6 +45,8 @@ class Look:
     events: Sequence[str] = ()
     machines: int | None = None
     """That the clouds list as ours; None when that is not known."""
+    troubles: Sequence[str] = ()
+    """Sources that could not be read, with why."""
 
     @property
     def total(self) -> int:
@@ -66,6 +68,11 @@ class Look:
         jobs = ", ".join(f"{count} {state}" for state, count in self.jobs.items() if count)
         workers = ", ".join(f"{count} {state}" for state, count in self.workers.items() if count)
         return f"jobs: {jobs or 'none'}; workers: {workers or 'none'}"
+
+    @property
+    def whole(self) -> str:
+        """The line, and what is in the way."""
+        return "; ".join((self.line, *self.troubles))
 
 
 @dataclass
@@ -107,9 +114,9 @@ class Display:
         self.history.append(look)
         if self._live is not None:
             self._live.update(self.picture(look), refresh=True)
-        elif look.line != self._told and self.elapsed - self._told_at >= QUIET:
-            self._told, self._told_at = look.line, self.elapsed
-            self.note(look.line)
+        elif look.whole != self._told and self.elapsed - self._told_at >= QUIET:
+            self._told, self._told_at = look.whole, self.elapsed
+            self.note(look.whole)
 
     def picture(self, look: Look) -> Group:
         """Jobs as a bar, workers by state over time, and the last events."""
@@ -119,8 +126,9 @@ class Display:
         rows.add_row("queue", self._bar("waiting", total), f"{look.jobs.get('waiting', 0)} waiting")
         for row in STATES:
             rows.add_row(row, self._workers(row), f"{look.count(row)} workers")
+        troubles = [Text(f"  {text}", style="red", no_wrap=True, overflow="ellipsis") for text in look.troubles]
         events = [Text(f"  {text}", style="dim", no_wrap=True, overflow="ellipsis") for text in look.events]
-        return Group(Text(f"{self.elapsed:5.1f} s", style="bold"), rows, *events)
+        return Group(Text(f"{self.elapsed:5.1f} s", style="bold"), rows, *troubles, *events)
 
     def timeline(self, width: int = 60) -> str:
         """How many workers were at work, from the first look to the last."""

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import statistics
@@ -84,7 +85,8 @@ def gridtide(site: Path, *arguments: str | Path) -> Document:
 def set_up(directory: Path, workers: int) -> Path:
     """A site file as ``gridtide init`` writes it, with another port, size and idle time."""
     site = directory / "site.toml"
-    gridtide(site, "init", site, "--name", "demo")
+    # Machines are told apart by their site's name: two demos on one computer must not see each other's.
+    gridtide(site, "init", site, "--name", f"demo-{secrets.token_hex(4)}")
     text = site.read_text(encoding="utf-8")
     for old, new in {
         r'"127\.0\.0\.1:8470"': '"127.0.0.1:0"',
@@ -199,7 +201,8 @@ def look(client: Client) -> Look:
     events = views.events(patiently(lambda: client.get("/v1/events", {"limit": 5}), patience=10.0))
     clouds = patiently(lambda: client.get("/v1/clouds"), patience=10.0)
     texts = [f"{row.subject}: {row.text}" + (f" ({row.reason.text})" if row.reason else "") for row in events]
-    return Look(status.jobs or {}, status.workers, texts, machines_in(clouds))
+    troubles = [f"{row.source}: {row.error}" for row in status.sources if row.error]
+    return Look(status.jobs or {}, status.workers, texts, machines_in(clouds), troubles)
 
 
 def machines_in(clouds: object) -> int | None:

@@ -134,6 +134,7 @@ class _LeadingSite:
                 private_directory(settings.storage),
                 clock,
                 maximum_losses=settings.maximum_losses,
+                lease=max(group.lease for group in site.groups.values()),
                 wake=wake,
             )
         building = _Building(site, listener, pilot, {}, {})

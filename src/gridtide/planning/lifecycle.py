@@ -28,6 +28,10 @@ EFFECT_ALLOWANCE: Final = 30.0
 """Seconds in which a queue that took a drain may still list the worker as accepting. Smaller: a slow queue is ordered
 again and again. Larger: a worker whose drain was forgotten takes jobs for longer."""
 
+SILENCE: Final = 30.0
+"""Seconds of silence that make a cloud's word on a dead machine credible. Smaller than a few heartbeats: one wrong
+listing ends a machine that runs. Larger: a dead machine's jobs start again later."""
+
 _DEAD: Final[Mapping[MachineState, Cause]] = MappingProxyType(
     {
         MachineState.BROKEN: Cause.MACHINE_BROKEN,
@@ -331,18 +335,33 @@ def _dead_machine(course: Course, evidence: Evidence) -> Reason | None:
 
 
 def _died(course: Course, evidence: Evidence) -> bool:
-    """Fail a worker whose machine is dead, says its cloud; unless somebody saw it alive. True: nothing else applies."""
+    """Fail a worker whose machine is dead, says its cloud; unless it was heard of lately. True: nothing else applies."""
     dead = _dead_machine(course, evidence)
     if dead is None:
         return False
-    started = evidence.machines_started(course.worker.cloud)
-    alive = evidence.works(course.worker.id)
-    if alive is None and started is not None:
-        alive = evidence.heard_after(course.worker.id, started)
+    alive = _contradiction(course, dead, evidence)
     if alive is None:
         return course.advance(WorkerState.FAILED, dead)
     course.stay(Reason(dead.cause, f"{dead.text}; but {alive}: it is left alone"))
     return False
+
+
+def _contradiction(course: Course, dead: Reason, evidence: Evidence) -> str | None:
+    """Why a cloud that calls a machine dead is not believed.
+
+    What a queue attributes to a dead machine says nothing (it learns of the death late); what the worker itself said
+    does. A machine in an error state may run on behind it, so there both together count for as long as the lease.
+    """
+    worker = course.worker
+    group = evidence.group(worker)
+    silence = SILENCE
+    if dead.cause is Cause.MACHINE_BROKEN and group is not None and evidence.works(worker.id) is not None:
+        silence = max(silence, group.lease)
+    heard = evidence.heard_after(worker.id, evidence.now - silence)
+    if heard is not None:
+        course.timers.append(evidence.snapshot.heartbeats[worker.id].at + silence)
+    return heard
+
 
 
 def _usable(course: Course, evidence: Evidence) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ _LOOK_EVERY = 0.05
 
 def site_text(
     *,
-    name: str = "live",
+    name: str | None = None,
     maximum: int = 4,
     minimum: int = 0,
     cores: int = 1,
@@ -33,10 +34,13 @@ def site_text(
     extra: str = "",
     group: str = "",
 ) -> str:
-    """A small site file: pilot queue, process cloud, one shape, a port of the kernel's choosing."""
+    """A small site file: pilot queue, process cloud, one shape, a port of the kernel's choosing.
+
+    Without ``name`` the site gets one of its own: machines are told apart by it, and several sites may run side by side.
+    """
     return f"""
 [site]
-name = "{name}"
+name = "{name or "live-" + secrets.token_hex(5)}"
 
 [service]
 listen = "127.0.0.1:0"

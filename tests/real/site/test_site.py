@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from benchmarks import kill
+
 from gridtide.testing.live_site import LiveSite, site_text
 
 NUMBERS = 'Executable = "/bin/echo"; Arguments = "$(index)"; Array = %d;'
@@ -141,7 +141,8 @@ def test_aliec2_scripts_spawn_live_and_end(tmp_path: Path) -> None:
         host = url.removeprefix("http://")
         call = f"{sys.executable} -c \"import base64,sys,urllib.request as u;r=u.Request('{url}'+sys.argv[1]);"
         call += f"r.add_header('Authorization','Basic '+base64.b64encode(b'x:{secret}').decode());u.urlopen(r)\""
-        script = f"#!/bin/sh\nID=${{GRIDTIDE_MACHINE##*/}}\n{call} /alive/$ID\necho agent > agent.ran\nsleep 2\n{call} /done/$ID\n"
+        script = f"#!/bin/sh\nID=${{GRIDTIDE_MACHINE##*/}}\n{call} /alive/$ID\necho agent > agent.ran\n"
+        script += f"sleep 2\n{call} /done/$ID\n"
         assert httpx.post(f"{url}/spawn", data={"script": script}).status_code == 401
         answer = httpx.post(f"http://x:{secret}@{host}/spawn", data={"script": script})
         assert answer.status_code == 200
@@ -149,7 +150,8 @@ def test_aliec2_scripts_spawn_live_and_end(tmp_path: Path) -> None:
         site.wait_until(
             lambda: [w["state"] for w in site.get("/v1/workers")["workers"]] == ["joined"], timeout=20, what="its life"
         )
-        assert (site.state / "clouds" / "local" / worker / "agent.ran").exists()
+        ran = site.state / "clouds" / "local" / worker / "agent.ran"
+        site.wait_until(ran.exists, timeout=10, what="its work")
         site.wait_for_no_workers(timeout=30)
         assert not (site.state / "queues" / "requests" / worker).exists()
         assert site.client.get(f"/alive/{worker}").status_code == 404

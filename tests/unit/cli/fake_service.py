@@ -6,6 +6,7 @@ Documents are made by the service's own ``views``: a change of their shape is no
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -86,7 +87,7 @@ class FakeService:
 
 
 @contextmanager
-def serving() -> Iterator[FakeService]:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[FakeService]:
     """A fake service on a port that the kernel chooses."""
     service = FakeService()
 
@@ -129,7 +130,9 @@ def serving() -> Iterator[FakeService]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), RequestHandler)
     server.daemon_threads = True
-    service.url = f"http://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    service.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

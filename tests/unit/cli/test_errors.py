@@ -9,10 +9,12 @@ import pytest
 
 from gridtide.cli import exit_codes, problems
 from gridtide.cli.exit_codes import ExitCode, exit_code
+from gridtide.clock import SystemClock
 from gridtide.errors import GridtideError
+from gridtide.service.certificates import ServerTls
 from tests.unit.cli import samples
 from tests.unit.cli.conftest import Run
-from tests.unit.cli.fake_service import Answer, FakeService, refuse
+from tests.unit.cli.fake_service import Answer, FakeService, refuse, serving
 
 KINDS = [
     (400, "InvalidRequest", ExitCode.INVALID),
@@ -180,8 +182,25 @@ def test_help_alone_is_shown_without_an_error_line(run: Run) -> None:
     assert "submit" in ran.stdout
 
 
-def test_a_certificate_of_another_authority_is_refused(run: Run, service: FakeService, tmp_path: Path) -> None:
+def test_only_the_sites_own_authority_is_believed(run: Run, tmp_path: Path) -> None:
+    own, other = (
+        ServerTls.of_site(tmp_path / name, site=name, names=["127.0.0.1"], clock=SystemClock())
+        for name in ("own", "other")
+    )
+    for name, tls in (("own.pem", own), ("other.pem", other)):
+        (tmp_path / name).write_text(tls.authority or "")
+    with serving(own.context) as service:
+        service.on("GET", "/v1/status", Answer(document=samples.status()))
+        assert run("status", "--url", service.url, "--ca", "own.pem").code == 0
+        for options in (("--ca", "other.pem"), ()):
+            ran = run("status", "--url", service.url, *options)
+            assert ran.code == ExitCode.NO_SERVICE
+            assert "is not to be trusted" in ran.error
+    assert len(service.asked) == 1
+
+
+def test_an_authority_that_is_none_is_told(run: Run, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("not a certificate")
-    ran = run("status", "--url", "https://127.0.0.1:1", "--ca", str(tmp_path / "ca.pem"))
+    ran = run("status", "--url", "https://127.0.0.1:1", "--ca", "ca.pem")
     assert ran.code == ExitCode.NO_SERVICE
-    assert "certificate" in ran.error
+    assert "certificate cannot be read" in ran.error

@@ -390,6 +390,11 @@ class TinySite:
         assert len(living) <= self.rules.groups[GRID].maximum, "more machines than the maximum"
         assert len({machine.worker for machine in living}) == len(living), "two machines of one worker"
 
+    def finish_ending(self) -> None:
+        """The cloud forgets machines that have ended."""
+        over = (MachineState.ENDING, MachineState.GONE)
+        self.machines = {name: machine for name, machine in self.machines.items() if machine.state not in over}
+
     def calm_down(self) -> None:
         """All faults end and nothing waits: everything that was made must go, by itself."""
         self.waiting = 0
@@ -406,6 +411,7 @@ class TinySite:
             self.give_orders()
             self.end_machines()
             self.boot()
+            self.finish_ending()
             if not self.machines and not self.workers:
                 return
         raise AssertionError(f"left over: {self.machines}, {self.workers}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -52,7 +53,9 @@ wishes = st.builds(Wishes, limits, limits, limits, st.booleans(), st.booleans())
 
 @cache
 def _migrated() -> Path:
-    file = Path(tempfile.mkdtemp(prefix="gridtide-twins-")) / "store.db"
+    directory = tempfile.mkdtemp(prefix="gridtide-twins-")
+    atexit.register(shutil.rmtree, directory)
+    file = Path(directory) / "store.db"
     engine = make_engine(f"sqlite:///{file}")
     migrate(engine)
     engine.dispose()

@@ -106,6 +106,7 @@ JOINED = Reason(Cause.JOINED, "traded its join token")
 async def join(
     store: FleetStore, lease: Lease, *, key: str = "join", mine: str = "mine", now: float = NOW + 10
 ) -> Worker:
+    """``key`` is the join token's secret, ``mine`` the one that the machine made."""
     return await store.join(
         lease,
         WorkerId("grid-a"),
