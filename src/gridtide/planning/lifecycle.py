@@ -335,7 +335,7 @@ def _dead_machine(course: Course, evidence: Evidence) -> Reason | None:
 
 
 def _died(course: Course, evidence: Evidence) -> bool:
-    """Fail a worker whose machine is dead, says its cloud; unless it was heard of lately. True: nothing else applies."""
+    """Fail a worker whose machine is dead, says its cloud, unless it was heard of lately. True: no other rule applies."""
     dead = _dead_machine(course, evidence)
     if dead is None:
         return False
@@ -357,11 +357,12 @@ def _contradiction(course: Course, dead: Reason, evidence: Evidence) -> str | No
     silence = SILENCE
     if dead.cause is Cause.MACHINE_BROKEN and group is not None and evidence.works(worker.id) is not None:
         silence = max(silence, group.lease)
-    heard = evidence.heard_after(worker.id, evidence.now - silence)
-    if heard is not None:
-        course.timers.append(evidence.snapshot.heartbeats[worker.id].at + silence)
-    return heard
-
+    heartbeat = evidence.snapshot.heartbeats.get(worker.id)
+    quiet_since = max(evidence.snapshot.started, heartbeat.at if heartbeat is not None else 0.0)
+    if evidence.now >= quiet_since + silence:
+        return None
+    course.timers.append(quiet_since + silence)
+    return f"it has been silent for no more than {seconds(evidence.now - quiet_since)} of {seconds(silence)}"
 
 
 def _usable(course: Course, evidence: Evidence) -> bool:

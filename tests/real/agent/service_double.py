@@ -161,6 +161,10 @@ class ServiceDouble:
             except OSError:
                 continue
 
+    def is_down(self) -> bool:
+        """Between stop and start."""
+        return self._server is None
+
     # --- the protocol
 
     def next_job(self, number: str, free: Mapping[str, int], wait: float) -> Json:
@@ -253,6 +257,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         parts = urlsplit(self.path)
+        if self.service.is_down():  # accepted at the very moment of the stop
+            self.close_connection = True
+            return
         with self.service.changed:
             self.service.requests.append((time.monotonic(), self.command, self.path))
             fault = next((f for f in self.service.faults if f.times and re.search(f.path, self.path)), None)

@@ -86,6 +86,15 @@ class FakeService:
         return known.pop(0) if len(known) > 1 else known[0]
 
 
+class QuietServer(ThreadingHTTPServer):
+    """Clients that break off are part of the tests."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing on stderr, which belongs to the command under test."""
+
+
 @contextmanager
 def serving(tls: ssl.SSLContext | None = None) -> Iterator[FakeService]:
     """A fake service on a port that the kernel chooses."""
@@ -128,8 +137,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[FakeService]:
         def log_message(self, format: str, *arguments: object) -> None:
             """Tests are quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), RequestHandler)
-    server.daemon_threads = True
+    server = QuietServer(("127.0.0.1", 0), RequestHandler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     service.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}"

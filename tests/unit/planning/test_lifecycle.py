@@ -234,28 +234,39 @@ def test_a_dead_machine_fails_a_joined_worker(state: MachineState) -> None:
 
 
 @pytest.mark.parametrize("state", DEAD)
-def test_signs_of_life_contradict_the_cloud(state: MachineState) -> None:
-    dead = [machine(state=state)]
-    runs = world(worker(), machines=dead, nodes=[node(running=1)])
-    heard = world(worker(), machines=dead, nodes=[node()], heartbeats={"w1": heartbeat(NOW - 0.05)})
-    for alive in (runs, heard):
-        assert alive.actions() == ()
-        assert alive.why().cause is Cause(f"machine-{state}")
-        assert "left alone" in alive.why().text
-    older = world(worker(), machines=dead, nodes=[node()], heartbeats={"w1": heartbeat(NOW - 0.1)})
-    assert older.actions() != ()
+def test_a_worker_that_was_heard_of_lately_contradicts_the_cloud(state: MachineState) -> None:
+    heard = world(worker(), machines=[machine(state=state)], nodes=[node()], heartbeats={"w1": heartbeat(NOW - 29.9)})
+    assert heard.actions() == ()
+    assert heard.why().cause is Cause(f"machine-{state}")
+    assert "left alone" in heard.why().text
+    assert heard.plan().look_again == pytest.approx(NOW + 0.1)
+    silent = heard.but(heartbeats={"w1": heartbeat(NOW - 30)})
+    assert silent.actions() != ()
 
 
-def test_jobs_of_an_old_reading_still_contradict_the_cloud() -> None:
-    dead = world(worker(), machines=[machine(state=M.BROKEN)])
-    assert dead.but(nodes_reading=stale((node(running=1),))).actions() == ()
+@pytest.mark.parametrize("state", DEAD)
+def test_a_controller_that_has_just_started_listens_first(state: MachineState) -> None:
+    young = world(worker(), machines=[machine(state=state)], nodes=[node()]).but(started=NOW - 29)
+    assert young.actions() == ()
+    assert young.but(started=NOW - 30).actions() != ()
+
+
+def test_jobs_of_a_machine_in_error_count_as_long_as_its_lease() -> None:
+    """It may run on behind the error; a stopped one cannot, whatever the queue still believes."""
+    running = [node(running=1)]
+    broken = world(worker(), machines=[machine(state=M.BROKEN)], nodes=running, heartbeats={"w1": heartbeat(NOW - 599)})
+    assert broken.actions() == ()
+    assert broken.but(heartbeats={"w1": heartbeat(NOW - 600)}).actions() != ()
+    for state in (M.STOPPED, M.GONE):
+        assert broken.but(machines=[machine(state=state)]).actions() != ()
 
 
 def test_a_contradicted_worker_may_still_be_drained_by_an_operator() -> None:
     subject = worker(drain_wanted=True)
-    assert brief(world(subject, machines=[machine(state=M.BROKEN)], nodes=[node(running=1)]).actions()) == [
-        "drain w1 operator"
-    ]
+    contradicted = world(
+        subject, machines=[machine(state=M.BROKEN)], nodes=[node(running=1)], heartbeats={"w1": heartbeat()}
+    )
+    assert brief(contradicted.actions()) == ["drain w1 operator"]
 
 
 def test_missing_from_anywhere_is_never_an_end() -> None:
@@ -414,7 +425,7 @@ def test_a_recalled_worker_is_not_taken_for_draining_until_the_queue_has_answere
 def test_a_dead_machine_fails_a_draining_worker(state: MachineState) -> None:
     dead = world(draining(), machines=[machine(state=state)])
     assert brief(dead.actions()) == [f"w1 draining->failed machine-{state}", f"terminate w1 failed machine-{state}"]
-    alive = world(draining(), machines=[machine(state=state)], nodes=[node(state=N.DRAINING, running=1)])
+    alive = dead.but(nodes=[node(state=N.DRAINING, running=1)], heartbeats={"w1": heartbeat()})
     assert alive.actions() == ()
     assert alive.why().cause is Cause(f"machine-{state}")
 

@@ -23,6 +23,7 @@ from gridtide.model.rules import FixedPolicy, PerJobPolicy, Policy, QueuePolicy,
 from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, OfferHealth, QueueView, Snapshot
 from gridtide.model.workers import HOLDS_MACHINE, Worker, WorkerState, may
 from gridtide.planning import plan
+from gridtide.planning.lifecycle import SILENCE
 from tests.unit.planning.worlds import LARGE, NOW, SMALL, group, machine, node, site, worker
 
 T = TypeVar("T")
@@ -331,7 +332,8 @@ def check_death(snapshot: Snapshot, subject: Worker) -> None:
     assert reading is not None
     mine = [entry for entry in reading.value if entry.worker == subject.id]
     assert {MachineState.BROKEN, MachineState.STOPPED, MachineState.GONE} & {entry.state for entry in mine}
-    assert listed_running(snapshot, subject.id) == 0
+    heartbeat = snapshot.heartbeats.get(subject.id)
+    assert heartbeat is None or heartbeat.at <= snapshot.now - SILENCE
 
 
 @many
