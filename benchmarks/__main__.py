@@ -34,7 +34,7 @@ SLOW_ONLY = {"properties", "coverage", "mutation"}
 
 
 def main() -> int:
-    """Exit code 1 when a figure misses its target."""
+    """Exit code 1 when a figure misses its target (in small: when a count is wrong)."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small versions")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(ALL)}")
@@ -53,7 +53,9 @@ def main() -> int:
     console.print(_table(figures))
     if not given.quick:
         _write(Path(__file__).with_name("latest.json"), figures)
-    return 0 if all(figure.ok for figure in figures) else 1
+    # In small, times mean nothing: only counts must be right.
+    judged = [figure for figure in figures if not given.quick or figure.compare == "=="]
+    return 0 if all(figure.ok for figure in judged) else 1
 
 
 def _write(path: Path, figures: list[Figure]) -> None:

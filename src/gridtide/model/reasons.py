@@ -57,7 +57,6 @@ class Cause(StrEnum):
     MACHINE_GONE = "machine-gone"
     DOUBLE = "double"
     STRAY = "stray"
-    TERMINATE_FAILED = "terminate-failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,3 +141,4 @@ def counters_are_right(connection: Connection) -> None:
         )
         assert user.running_cores == connection.execute(held).scalar_one()
         assert user.core_seconds >= 0
+        assert user.running_cores > 0 or user.running_since == 0

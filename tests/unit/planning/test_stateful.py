@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from random import Random
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,16 +19,124 @@ from gridtide.model.workers import MAY_RUN_JOBS
 from tests.unit.planning.tiny_site import SETTLE, TinySite
 from tests.unit.planning.worlds import group, site
 
-STEPS = int(os.environ.get("GRIDTIDE_STEPS", "4000"))
-STEPS_OF_ONE_RUN = 100
+STEPS = int(os.environ.get("GRIDTIDE_STEPS", "20000"))
+RULES_OF_ONE_RUN = 25
+STEPS_OF_A_STRETCH = 40
 MAXIMUM = 4
 
-POLICIES = [
+POLICIES: list[QueuePolicy | PerJobPolicy] = [
     QueuePolicy(idle_for=60.0),
     QueuePolicy(idle_for=0.0, deploy_time=30.0),
-    QueuePolicy(idle_for=60.0, threshold=2, waiting_time=20.0, jobs_per_worker=1),
+    QueuePolicy(idle_for=20.0, threshold=2, waiting_time=20.0, jobs_per_worker=1),
     PerJobPolicy(idle_for=30.0),
 ]
+WISHES = [
+    Wishes(),
+    Wishes(),
+    Wishes(),
+    Wishes(hold=True),
+    Wishes(maximum=1),
+    Wishes(desired=2),
+    Wishes(minimum=2),
+    Wishes(closing=True),
+]
+DEATHS = [MachineState.STOPPED, MachineState.BROKEN, MachineState.GONE]
+
+# How often what happens. Nothing is rare enough to be missed in a run, or so frequent that nothing else gets on.
+WEIGHTS = {
+    "time": 14,
+    "submit": 3,
+    "start": 10,
+    "finish": 9,
+    "cancel": 1,
+    "boot": 6,
+    "report": 3,
+    "leave": 2,
+    "die": 0.4,
+    "read nodes": 5,
+    "read machines": 5,
+    "read demand": 5,
+    "read all": 6,
+    "answers": 10,
+    "fail": 0.7,
+    "plan": 22,
+    "begin launch": 8,
+    "end launch": 8,
+    "begin orders": 7,
+    "take orders": 7,
+    "end orders": 7,
+    "end machines": 7,
+    "crash": 0.5,
+    "wish": 0.6,
+    "drain one": 0.4,
+}
+
+
+def step(world: TinySite, what: str, dice: Random) -> None:
+    """One thing happens."""
+
+    def rarely() -> bool:
+        return dice.random() < 0.1
+
+    match what:
+        case "time":
+            world.now += dice.choice([0.0, 0.1, 0.1, 1.0, 3.0, 5.0, 15.0, dice.choice([15.0, 70.0])])
+        case "submit":
+            world.waiting += dice.choice([1, 3, 9])
+        case "start":
+            world.start_job()
+        case "finish":
+            world.finish_job()
+        case "cancel":
+            world.waiting = 0
+        case "boot":
+            world.boot()
+        case "report":
+            world.beat()
+        case "leave":
+            world.leave()
+        case "die":
+            world.stop_machine(dice.choice(DEATHS))
+        case "read nodes":
+            world.begin_nodes(empty=rarely(), unreachable=rarely())
+        case "read machines":
+            # A cloud that denies, again and again, a machine that is being ended cannot be told from one that ended it.
+            world.begin_machines(empty=rarely() and not world.ending())
+        case "read demand":
+            world.begin_demand(empty=rarely())
+        case "read all":
+            world.begin_nodes()
+            world.begin_machines()
+            world.begin_demand()
+        case "answers":
+            world.end_reads()
+        case "fail":
+            world.fail_reads()
+        case "plan":
+            world.decide()
+        case "begin launch":
+            world.begin_launch()
+        case "end launch":
+            lag = dice.choice([0.0, 0.0, SETTLE - 0.1])
+            world.end_launch(refused=rarely(), lost=dice.random() < 0.3, lag=lag)
+        case "begin orders":
+            world.begin_orders()
+        case "take orders":
+            world.take_orders()
+        case "end orders":
+            world.end_orders(heard=not rarely())
+        case "end machines":
+            state = dice.choice([None, MachineState.ENDING, MachineState.GONE])
+            world.end_machines(taken=not rarely(), state=state)
+        case "crash":
+            world.crash()
+        case "wish":
+            world.wishes = dice.choice(WISHES)
+        case "drain one":
+            world.want_drain(MAY_RUN_JOBS)
+
+
+SEEN: Counter[str] = Counter()
 
 
 class Faults(RuleBasedStateMachine):
@@ -35,155 +145,69 @@ class Faults(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 2**32), policy=st.sampled_from(POLICIES))
     def begin(self, seed: int, policy: QueuePolicy | PerJobPolicy) -> None:
         rules = group(maximum=MAXIMUM, policy=policy, join_deadline=200.0)
-        self.site = TinySite(site(rules, settle=SETTLE, clouds=("private",)), seed)
+        self.world = TinySite(site(rules, settle=SETTLE, clouds=("private",)), seed)
 
-    # --- the world
+    @rule(seed=st.integers(0, 2**32))
+    def a_stretch_of_life(self, seed: int) -> None:
+        """Many steps by the weights: so deep states are reached."""
+        dice = Random(seed)
+        for what in dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=STEPS_OF_A_STRETCH):
+            step(self.world, what, dice)
+            self.world.check()
 
-    @rule(duration=st.sampled_from([0.0, 0.1, 1.0, 3.0, 15.0, 70.0, 250.0]))
-    def time_passes(self, duration: float) -> None:
-        self.site.now += duration
-
-    @rule(jobs=st.sampled_from([1, 3, 12]))
-    def submit(self, jobs: int) -> None:
-        self.site.waiting += jobs
-
-    @rule(times=st.integers(1, 4))
-    def jobs_start(self, times: int) -> None:
-        for _ in range(times):
-            self.site.start_job()
-
-    @rule(times=st.integers(1, 4))
-    def jobs_end(self, times: int) -> None:
-        for _ in range(times):
-            self.site.finish_job()
-
-    @rule()
-    def cancel_waiting(self) -> None:
-        self.site.waiting = 0
-
-    @rule(times=st.integers(1, 3))
-    def machines_boot(self, times: int) -> None:
-        for _ in range(times):
-            self.site.boot()
-
-    @rule(state=st.sampled_from([MachineState.STOPPED, MachineState.BROKEN, MachineState.GONE]))
-    def a_machine_dies(self, state: MachineState) -> None:
-        self.site.stop_machine(state)
-
-    @rule()
-    def an_agent_leaves(self) -> None:
-        self.site.leave()
-
-    @rule()
-    def agents_report(self) -> None:
-        self.site.beat()
-
-    # --- readings, each begun and ended at its own time
-
-    @rule(empty=st.sampled_from([False, False, False, True]), unreachable=st.sampled_from([False, False, False, True]))
-    def nodes_are_read(self, empty: bool, unreachable: bool) -> None:
-        self.site.begin_nodes(empty=empty, unreachable=unreachable)
-
-    @rule(empty=st.sampled_from([False, False, False, True]))
-    def machines_are_read(self, empty: bool) -> None:
-        # A cloud that denies its machines for longer than a second reading takes cannot be told from one that ended
-        # them: so this one lies only about machines that no worker is being ended for.
-        self.site.begin_machines(empty=empty and not self.site.ending())
-
-    @rule(empty=st.sampled_from([False, False, False, True]))
-    def demand_is_read(self, empty: bool) -> None:
-        self.site.begin_demand(empty=empty)
-
-    @rule()
-    def all_is_read(self) -> None:
-        self.site.begin_nodes()
-        self.site.begin_machines()
-        self.site.begin_demand()
-        self.site.end_reads()
-
-    @rule()
-    def answers_arrive(self) -> None:
-        self.site.end_reads()
-
-    @rule()
-    def sources_fail(self) -> None:
-        self.site.fail_reads()
-
-    # --- the controller
-
-    @rule(times=st.integers(1, 2))
-    def plan(self, times: int) -> None:
-        for _ in range(times):
-            self.site.decide()
-
-    @rule(
-        outcome=st.sampled_from(["made", "made", "made", "refused", "lost"]),
-        lag=st.sampled_from([0.0, 0.0, SETTLE - 0.1]),
-    )
-    def an_intent_is_executed(self, outcome: str, lag: float) -> None:
-        self.site.launch(refused=outcome == "refused", lost=outcome == "lost", lag=lag)
-
-    @rule(taken=st.sampled_from([True, True, False]), heard=st.sampled_from([True, True, False]))
-    def orders_are_given(self, taken: bool, heard: bool) -> None:
-        self.site.give_orders(taken=taken, heard=heard)
-
-    @rule(
-        taken=st.sampled_from([True, True, False]),
-        state=st.sampled_from([None, MachineState.ENDING, MachineState.GONE]),
-    )
-    def machines_are_ended(self, taken: bool, state: MachineState | None) -> None:
-        self.site.end_machines(taken=taken, state=state)
+    @rule(what=st.sampled_from(list(WEIGHTS)), seed=st.integers(0, 2**32))
+    def one_thing(self, what: str, seed: int) -> None:
+        """A single step of Hypothesis' own choice."""
+        step(self.world, what, Random(seed))
 
     @rule()
     def a_whole_cycle(self) -> None:
-        self.all_is_read()
-        self.site.decide()
-        self.site.launch()
-        self.site.give_orders()
-        self.site.end_machines()
-
-    @rule()
-    def crash(self) -> None:
-        self.site.crash()
-
-    # --- operators
-
-    @rule(
-        wishes=st.sampled_from(
-            [
-                Wishes(),
-                Wishes(),
-                Wishes(hold=True),
-                Wishes(maximum=1),
-                Wishes(desired=2),
-                Wishes(minimum=2),
-                Wishes(closing=True),
-            ]
-        )
-    )
-    def operators_wish(self, wishes: Wishes) -> None:
-        self.site.wishes = wishes
-
-    @rule()
-    def an_operator_drains_one(self) -> None:
-        self.site.want_drain(MAY_RUN_JOBS)
-
-    # --- what must hold
+        """All goes well for once."""
+        for what in ("read all", "answers", "plan"):
+            step(self.world, what, self.world.random)
+        self.world.launch()
+        self.world.give_orders()
+        self.world.end_machines()
 
     @invariant()
     def nothing_is_doubled(self) -> None:
-        if hasattr(self, "site"):
-            self.site.check()
+        if hasattr(self, "world"):
+            self.world.check()
 
     def teardown(self) -> None:
-        if hasattr(self, "site"):
-            self.site.calm_down()
+        if hasattr(self, "world"):
+            SEEN.update(self.world.seen)
+            self.world.calm_down()
 
 
 Faults.TestCase.settings = settings(
-    max_examples=max(STEPS // STEPS_OF_ONE_RUN, 1),
-    stateful_step_count=STEPS_OF_ONE_RUN,
+    max_examples=max(STEPS // (RULES_OF_ONE_RUN * STEPS_OF_A_STRETCH // 3), 1),
+    stateful_step_count=RULES_OF_ONE_RUN,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 TestFaults = Faults.TestCase
+
+
+def test_it_was_not_for_nothing() -> None:
+    """The same steps without Hypothesis: jobs ran, workers came and went in every way."""
+    world = TinySite(site(group(maximum=MAXIMUM, policy=POLICIES[0], join_deadline=200.0), settle=SETTLE), 1)
+    dice = Random(1)
+    for what in dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=20_000):
+        step(world, what, dice)
+        world.check()
+    seen = world.seen
+    assert seen["jobs"] > 100
+    for edge in (
+        "draining->drained drained-empty",
+        "drained->terminating drained-empty",
+        "draining->joined load-returned",
+        "launching->failed launch-lost",
+        "launching->booting found-by-tag",
+        "booting->failed never-joined",
+        "joined->draining idle",
+        "joined->draining self-drained",
+        "terminating->gone confirmed-gone",
+    ):
+        assert seen[edge] > 0, f"{edge}: {seen}"
+    world.calm_down()

@@ -8,6 +8,7 @@ worker.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -24,6 +25,7 @@ from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, QueueView
 from gridtide.model.workers import MAY_JOIN, Worker, WorkerState, may
 from gridtide.planning import plan
 from gridtide.planning.guards import believe_demand, believe_machines, believe_nodes
+from gridtide.planning.lifecycle import CALL_ALLOWANCE
 from tests.unit.planning.worlds import CLOUD, GRID, POOL, SMALL, row
 
 T = TypeVar("T")
@@ -74,6 +76,15 @@ class RealNode:
 
 
 @dataclass
+class Flight:
+    """Orders on their way to the queue."""
+
+    back: set[WorkerId]
+    drains: dict[WorkerId, float]
+    taken: bool = False
+
+
+@dataclass
 class Memory:
     """What a controller knows and loses with its process."""
 
@@ -86,6 +97,7 @@ class Memory:
     acknowledged: dict[WorkerId, float] = field(default_factory=dict)
     answered: dict[WorkerId, float] = field(default_factory=dict)
     undrain: set[WorkerId] = field(default_factory=set)
+    flight: Flight | None = None
     strays: set[MachineId] = field(default_factory=set)
     reading_nodes: Fresh[Nodes] | None = None
     reading_machines: Fresh[Machines] | None = None
@@ -107,7 +119,9 @@ class TinySite:
         self.workers: dict[WorkerId, Worker] = {}
         self.memory = Memory(self.now)
         self.numbers = 0
-        self.launched_at_all = 0
+        self.calls: dict[WorkerId, float] = {}
+        self.seen: Counter[str] = Counter()
+        """How often what happened, so that a test can tell that it was not for nothing."""
 
     # --- the world goes on
 
@@ -117,6 +131,7 @@ class TinySite:
         if ready and self.waiting:
             node = self.nodes[self.random.choice(ready)]
             node.running += 1
+            self.seen["jobs"] += 1
             node.used = True
             node.idle_since = None
             self.waiting -= 1
@@ -151,6 +166,7 @@ class TinySite:
             machine = self.machines[self.random.choice(living)]
             machine.state = state
             self.lose_node(machine.worker)
+            self.seen["died"] += 1
 
     def lose_node(self, worker: WorkerId) -> None:
         """The queue notices at once that a node has died."""
@@ -166,11 +182,6 @@ class TinySite:
                         machine.state = MachineState.STOPPED
                 del self.nodes[name]
                 return
-
-    def forget_drains(self) -> None:
-        """The queue restarts and has forgotten what was drained."""
-        for node in self.nodes.values():
-            node.draining = False
 
     def beat(self) -> None:
         """All agents report."""
@@ -296,6 +307,7 @@ class TinySite:
     ) -> None:
         assert worker.state is after or may(worker.state, after), f"{worker.state} -> {after}"
         memory = self.memory
+        self.seen[f"{worker.state}->{after} {reason.cause}"] += 1
         if after is WorkerState.GONE:
             del self.workers[worker.id]
             self.nodes.pop(worker.id, None)
@@ -311,37 +323,83 @@ class TinySite:
         if after is not WorkerState.JOINED:
             memory.answered.pop(worker.id, None)
 
-    def launch(self, *, refused: bool = False, lost: bool = False, lag: float = 0.0) -> None:
-        """Execute the first intent: recorded, then called, then (unless ``lost``) the answer is recorded."""
+    def begin_launch(self) -> None:
+        """Execute the first intent: recorded before the cloud is called."""
         for worker in sorted(self.in_state(WorkerState.INTENDED), key=lambda each: each.id):
             self.move(worker, WorkerState.LAUNCHING, worker.reason, launched=self.now)
-            if refused:
-                self.move(self.workers[worker.id], WorkerState.FAILED, Reason(Cause.LAUNCH_REFUSED, "no capacity"))
-                return
-            made = MachineId(f"m-{worker.id}")
-            assert made not in self.machines
-            self.machines[made] = RealMachine(made, worker.id, MachineState.STARTING, self.now + lag)
-            self.launched_at_all += 1
-            if not lost:
-                self.move(self.workers[worker.id], WorkerState.BOOTING, Reason(Cause.LAUNCHED, "made"), machine=made)
+            self.calls[worker.id] = self.now
             return
 
-    def give_orders(self, *, taken: bool = True, heard: bool = True) -> None:
-        """Orders to the queue, one kind after the other. ``taken``: it does them; ``heard``: its answer arrives."""
-        memory = self.memory
-        for name in sorted(memory.undrain):
+    def end_launch(self, *, refused: bool = False, lost: bool = False, lag: float = 0.0) -> None:
+        """The cloud takes the oldest call; its answer is ``lost`` or seen. A call that took too long is no call."""
+        for name, called in sorted(self.calls.items()):
+            del self.calls[name]
+            if self.now - called >= CALL_ALLOWANCE:
+                return
             worker = self.workers.get(name)
-            if worker is not None and worker.state is WorkerState.JOINED:
-                if taken and name in self.nodes:
+            waiting = worker is not None and worker.state is WorkerState.LAUNCHING and not lost
+            if refused:
+                if worker is not None and waiting:
+                    self.move(worker, WorkerState.FAILED, Reason(Cause.LAUNCH_REFUSED, "no capacity"))
+                return
+            made = MachineId(f"m-{name}")
+            assert made not in self.machines
+            self.machines[made] = RealMachine(made, name, MachineState.STARTING, self.now + lag)
+            if worker is not None and waiting:
+                self.move(worker, WorkerState.BOOTING, Reason(Cause.LAUNCHED, "made"), machine=made)
+            return
+
+    def begin_orders(self) -> None:
+        """Orders to the queue are sent: one sending at a time."""
+        memory = self.memory
+        if memory.flight is None:
+            drains = {
+                worker.id: worker.since
+                for worker in self.in_state(WorkerState.DRAINING)
+                if worker.id not in memory.acknowledged
+            }
+            back = {name for name in memory.undrain if self.state_of(name) is WorkerState.JOINED}
+            memory.undrain.clear()
+            memory.flight = Flight(back, drains)
+
+    def take_orders(self) -> None:
+        """The queue does what it is told, at a moment of its own."""
+        flight = self.memory.flight
+        if flight is not None and not flight.taken:
+            flight.taken = True
+            for name in flight.back:
+                if name in self.nodes:
                     self.nodes[name].draining = False
-                memory.answered[name] = self.now
-        memory.undrain.clear()
-        for worker in self.in_state(WorkerState.DRAINING):
-            if worker.id not in memory.acknowledged and worker.id in self.nodes:
-                if taken:
-                    self.nodes[worker.id].draining = True
-                if taken and heard:
-                    memory.acknowledged[worker.id] = self.now
+            for name in flight.drains:
+                if name in self.nodes:
+                    self.nodes[name].draining = True
+
+    def end_orders(self, *, heard: bool = True) -> None:
+        """The answer arrives, or the time for it is over."""
+        memory, flight = self.memory, self.memory.flight
+        if flight is None:
+            return
+        memory.flight = None
+        memory.answered.update(dict.fromkeys(flight.back, self.now))
+        for name, since in flight.drains.items():
+            same = self.state_of(name) is WorkerState.DRAINING and self.workers[name].since == since
+            if flight.taken and heard and same and name in self.nodes:
+                memory.acknowledged[name] = self.now
+
+    def give_orders(self) -> None:
+        """Without any fault."""
+        self.begin_orders()
+        self.take_orders()
+        self.end_orders()
+
+    def launch(self) -> None:
+        """Without any fault."""
+        self.begin_launch()
+        self.end_launch()
+
+    def state_of(self, name: WorkerId) -> WorkerState:
+        worker = self.workers.get(name)
+        return WorkerState.GONE if worker is None else worker.state
 
     def end_machines(self, *, taken: bool = True, state: MachineState | None = None) -> None:
         """Calls to end what is to be ended."""
@@ -379,6 +437,8 @@ class TinySite:
 
     def crash(self) -> None:
         """The process dies and another one begins to lead: only the store, the cloud and the queue remember."""
+        if self.random.random() < 0.5:
+            self.take_orders()
         self.memory = Memory(self.now)
         self.memory.answered = {worker.id: self.now for worker in self.in_state(WorkerState.JOINED)}
 
@@ -392,13 +452,17 @@ class TinySite:
 
     def finish_ending(self) -> None:
         """The cloud forgets machines that have ended."""
-        over = (MachineState.ENDING, MachineState.GONE)
-        self.machines = {name: machine for name, machine in self.machines.items() if machine.state not in over}
+        ended = (WorkerState.TERMINATING, WorkerState.GONE)
+        for name, machine in list(self.machines.items()):
+            over = machine.state in (MachineState.ENDING, MachineState.GONE)
+            if over and self.state_of(machine.worker) in ended:
+                del self.machines[name]
 
     def calm_down(self) -> None:
         """All faults end and nothing waits: everything that was made must go, by itself."""
         self.waiting = 0
         self.wishes = Wishes()
+        self.end_orders()
         for _ in range(400):
             self.now += 15.0
             self.finish_job()
