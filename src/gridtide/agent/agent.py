@@ -129,6 +129,13 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(str(path), ignore_errors=True)
 
 
+def forget_attempt(directory: Path) -> None:
+    """Remove a job's directory; first the assignment: with half of the rest gone it would look like a new job."""
+    with contextlib.suppress(OSError):
+        (directory / "assignment.json").unlink()
+    remove_tree(directory)
+
+
 def safe_path(name: str) -> str:
     """The name, normalised, if it stays below the job's directory. ValueError otherwise."""
     if not name or name.startswith("/") or "\0" in name or ".." in name.split("/") or name.endswith("/"):
@@ -1255,12 +1262,6 @@ class Job:
         if pid:
             send_signal([pid], signal.SIGUSR1)
 
-    def forget(self) -> None:
-        """Remove its directory; first the assignment: with half of the rest gone it would look like a new job."""
-        with contextlib.suppress(OSError):
-            (self.directory / "assignment.json").unlink()
-        remove_tree(self.directory)
-
     # --- prepare
 
     async def _prepare(self) -> str:
@@ -1397,7 +1398,7 @@ class Job:
             say("%s: its result is not wanted any more" % self)
         if asked is not None:
             self._agent.heed(answer, asked)
-        await in_thread(self.forget)
+        await in_thread(forget_attempt, self.directory)
 
     def _let_others_ask(self) -> None:
         self._agent.question.give_back(self)
@@ -1846,7 +1847,7 @@ class Agent:
                 break
             except JobLost:
                 say("%s: its runner is gone and left no result; the service will give the job to another" % job)
-                job.forget()
+                forget_attempt(job.directory)
                 self.leave("a job was lost here, this machine is not to be trusted")
                 break
             except GivenUp as end:

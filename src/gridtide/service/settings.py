@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gridtide.model.ids import GroupName
+from gridtide.model.ids import GroupName, QueueName
 
 MIB = 1024 * 1024
 
@@ -17,6 +17,9 @@ class ServiceSettings:
     """The site's name, shown by ``GET /v1/status``."""
     aliec2_group: GroupName | None = None
     """The group whose workers ``POST /spawn`` makes. None: the three AliEC2 routes do not exist."""
+    pilot_queues: frozenset[QueueName] | None = None
+    """The queues that the pilot queue serves; None: every queue of the site. Workers of other queues are never asked
+    about there, because it would take them for strangers and tell them to stop."""
     trusted_proxies: frozenset[str] = frozenset()
     """Addresses whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed; nobody else's are."""
     largest_file: int = 16 * 1024 * MIB

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from gridtide.errors import AccessDenied, InvalidRequest, NotFound
 from gridtide.model.ids import WorkerId
-from gridtide.pilot.protocol import JobId, Order
+from gridtide.pilot.protocol import JobId, Order, Pilot
 from gridtide.service.answers import BadToken, answer
 from gridtide.service.body import SMALL, read_fields
 from gridtide.service.describe import body_of
@@ -87,13 +87,22 @@ async def alive(request: Request) -> Response:
 async def _ask_queue(
     service: Service, worker: WorkerId, running: Sequence[tuple[JobId, int]], *, draining: bool
 ) -> tuple[Order, Sequence[JobId]]:
-    """The pilot queue's word. A worker of another queue is unknown to it, which is no order of any kind."""
-    if service.pilot is None:
+    """The pilot queue's word. That a worker of another queue is unknown to it is no order of any kind."""
+    pilot = _pilot_of(service, worker)
+    if pilot is None:
         return Order.CONTINUE, ()
     try:
-        return await service.pilot.alive(worker, running, draining=draining)
+        return await pilot.alive(worker, running, draining=draining)
     except NotFound:
         return Order.CONTINUE, ()
+
+
+def _pilot_of(service: Service, worker: WorkerId) -> Pilot | None:
+    """The pilot queue when it serves this worker, as far as is known."""
+    known = service.control.workers.get(worker)
+    group = None if known is None else service.control.rules.groups.get(known.group)
+    served = service.settings.pilot_queues
+    return None if served is not None and group is not None and group.queue not in served else service.pilot
 
 
 @router.post("/v1/worker/done", status_code=204, openapi_extra=body_of("text"))
@@ -103,8 +112,9 @@ async def done(request: Request) -> Response:
     worker = worker_of(request)
     fields = await read_fields(request, limit=SMALL, patience=service.settings.body_patience)
     text = fields.text("text", longest=1000)
-    if service.pilot is not None:
+    pilot = _pilot_of(service, worker)
+    if pilot is not None:
         with contextlib.suppress(NotFound):  # a worker of another queue
-            await service.pilot.left(worker)
+            await pilot.left(worker)
     await service.control.done(worker, text)
     return Response(status_code=204)

@@ -28,6 +28,7 @@ from gridtide.agent.agent import (
     Resources,
     check_address,
     find_outputs,
+    forget_attempt,
     job_environment,
     parse_retry_after,
     read_json,
@@ -367,6 +368,14 @@ def test_a_tree_without_rights_is_removed(tmp_path: Path) -> None:
     remove_tree(root)
     assert not root.exists()
     assert tmp_path.exists()
+
+
+def test_an_attempt_that_is_half_removed_is_no_new_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("assignment.json", "runner.json", "result.json"):
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(agent, "remove_tree", lambda _: None)  # killed at this moment
+    forget_attempt(tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"runner.json", "result.json"}
 
 
 def test_the_number_of_a_question_changes_with_each_job_and_survives(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,8 @@ class HandClock:
     interrupt_after: int | None = None
     """So many sleeps, then Ctrl-C."""
     slept: int = 0
+    really: float = 0.0
+    """Seconds that each sleep takes in fact: for tests that wait for a real process."""
 
     def now(self) -> float:
         return self.at
@@ -78,6 +81,7 @@ class HandClock:
     def sleep(self, seconds: float) -> None:
         self.at += seconds
         self.slept += 1
+        time.sleep(self.really)
         if self.interrupt_after is not None and self.slept >= self.interrupt_after:
             raise KeyboardInterrupt
 

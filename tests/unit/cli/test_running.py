@@ -34,8 +34,9 @@ def site(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def process(site: Path, service: FakeService) -> Iterator[subprocess.Popen[bytes]]:
+def process(site: Path, service: FakeService, clock: HandClock) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ``service.json`` names as the one that serves, and that ends on SIGTERM."""
+    clock.really = 0.05
     started = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     try:
         note(site, service.url, started.pid, locate.process_started(started.pid))

@@ -405,7 +405,8 @@ class TinySite:
         """Calls to end what is to be ended."""
         ending = {worker.id for worker in self.in_state(WorkerState.TERMINATING)}
         for machine in list(self.machines.values()):
-            if taken and (machine.worker in ending or machine.id in self.memory.strays):
+            wanted = machine.worker in ending or machine.id in self.memory.strays
+            if taken and wanted and machine.state is not MachineState.GONE:
                 self.end(machine, state)
         self.memory.strays.clear()
 
@@ -424,9 +425,10 @@ class TinySite:
     def in_state(self, state: WorkerState) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.state is state]
 
-    def ending(self) -> bool:
-        """Whether machines are being ended."""
-        return any(worker.state in ENDING for worker in self.workers.values())
+    def unsettled(self) -> bool:
+        """Whether machines are being made or ended."""
+        states = {WorkerState.LAUNCHING, *ENDING}
+        return any(worker.state in states for worker in self.workers.values())
 
     def want_drain(self, states: Collection[WorkerState]) -> None:
         """An operator asks to drain one worker."""

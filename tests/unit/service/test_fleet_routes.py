@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from gridtide.errors import SiteFileError, StoreUnavailable
-from gridtide.model.ids import WorkerId
+from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.rules import Wishes
 from gridtide.service.app import make_app
 from gridtide.service.settings import ServiceSettings
@@ -105,13 +106,22 @@ async def test_scale_changes_what_is_given_and_null_takes_it_back(site: Site) ->
     assert (unknown.status_code, unknown.json()["error"]["remedy"]) == (404, "groups are grid")
 
 
-async def test_two_operators_at_once_do_not_undo_each_other(site: Site) -> None:
+async def test_operators_at_the_same_time_do_not_undo_each_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = site.control.store.wishes
+
+    async def slow() -> Mapping[GroupName, Wishes]:
+        found = await real()
+        await asyncio.sleep(0.01)
+        return found
+
+    monkeypatch.setattr(site.control.store, "wishes", slow)
     async with site.as_role(Role.OPERATOR) as operator:
         await asyncio.gather(
-            operator.post("/v1/groups/grid/scale", json={"minimum": 3}),
             operator.post("/v1/groups/grid/scale", json={"maximum": 4}),
+            operator.post("/v1/groups/grid/scale", json={"minimum": 3}),
+            operator.post("/v1/groups/grid/scale", json={"desired": 3}),
         )
-    assert (await site.control.store.wishes())[GROUP] == Wishes(minimum=3, maximum=4)
+    assert (await real())[GROUP] == Wishes(minimum=3, maximum=4, desired=3)
 
 
 async def test_drain_undrain_close_and_reload_reach_the_controller(site: Site) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from pathlib import Path
 
-from gridtide.model.ids import WorkerId
+from gridtide.model.ids import QueueName, WorkerId
 from gridtide.model.workers import WorkerState
 from gridtide.pilot.protocol import JobId, JobState, Order
+from gridtide.service.settings import ServiceSettings
 from gridtide.service.state import Service
 from gridtide.store.ports import Role
-from tests.unit.service.site import Site
+from tests.unit.service.site import Site, make_site
 
 FREE = {"cores": 2, "memory": 2048, "disk": 4096, "gpus": 0}
 END = {
@@ -104,6 +106,18 @@ async def test_a_worker_of_another_queue_gets_the_controllers_word_alone(site: S
         answer = await agent.post("/v1/worker/alive", json={"load": 0, "running": [], "draining": False})
         assert answer.json()["order"] == "continue"
         assert (await agent.post("/v1/worker/done", json={"text": "bye"})).status_code == 204
+
+
+async def test_the_pilot_queue_is_not_asked_about_workers_of_other_queues(tmp_path: Path) -> None:
+    settings = ServiceSettings("torino", pilot_queues=frozenset({QueueName("another")}))
+    site = await make_site(tmp_path, settings=settings, aliec2=False)
+    await site.join()
+    await site.pilot.set_draining([WorkerId("grid-1")], True)
+    async with site.as_worker() as agent:
+        answer = await agent.post("/v1/worker/alive", json={"load": 0, "running": [], "draining": False})
+        await agent.post("/v1/worker/done", json={"text": "bye"})
+    assert answer.json()["order"] == "continue"
+    assert site.pilot.departed == []
 
 
 async def test_done_tells_queue_and_controller(site: Site) -> None:
