@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checks, jobs, kill
+from benchmarks import checks, jobs, kill, pilot_queue
 from benchmarks.figures import Figure
 
 Benchmark = Callable[..., Iterable[Figure]]
@@ -24,6 +24,7 @@ ALL: dict[str, Benchmark] = {
     "thousand": jobs.thousand,
     "waiting": jobs.waiting,
     "heartbeats": jobs.heartbeats,
+    "pilot-queue": pilot_queue.figures,
     "kill": kill.figures,
     "properties": checks.properties,
     "coverage": checks.coverage,

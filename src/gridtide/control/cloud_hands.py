@@ -180,7 +180,9 @@ class CloudHands:
                 try:
                     user_data = self.settings.render(called, join_token(worker.id, secret))
                 except GridtideError as error:
-                    changes += self._refused(called, LaunchRejected(str(error), where=f"context of {worker.group}"))
+                    refusal = LaunchRejected(str(error), where=f"context of {worker.group}")
+                    self._breaker.refused((worker.zone, worker.shape.name), refusal, now)
+                    changes += self._refused(called, refusal)
                     continue
                 token = JoinToken(digest(secret), now + rules.join_deadline)
                 changes += [

@@ -81,6 +81,7 @@ class Fleet:
     ) -> Worker:
         """See FleetStore.join."""
         async with self._lock:
+            before = self.workers.get(worker)
             joined = await self._store.join(
                 self._keeper.lease,
                 worker,
@@ -91,6 +92,9 @@ class Fleet:
                 reason=Reason(Cause.JOINED, "its machine traded the join token"),
             )
             self.workers[joined.id] = joined
+            if before is not None and before.state is not joined.state:  # not a repeated request
+                told = event_of(joined, actor=f"worker:{worker}", now=now)
+                await self._store.commit(self._keeper.lease, [told])
             return joined
 
     def _apply(self, change: Change) -> None:

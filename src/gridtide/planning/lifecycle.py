@@ -335,7 +335,7 @@ def _dead_machine(course: Course, evidence: Evidence) -> Reason | None:
 
 
 def _died(course: Course, evidence: Evidence) -> bool:
-    """Fail a worker whose machine is dead, says its cloud, unless it was heard of lately. True: nothing else matters."""
+    """Fail a worker whose machine is dead, says its cloud, unless it was heard of lately. True: all is said."""
     dead = _dead_machine(course, evidence)
     if dead is None:
         return False

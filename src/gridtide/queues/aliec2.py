@@ -7,7 +7,6 @@ a restart forgets nothing. Done is the positive evidence on which its machine is
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -60,7 +59,7 @@ class SpawnedQueue:
 
     async def nodes(self) -> Nodes:
         """Spawned workers that have spoken."""
-        return await asyncio.to_thread(self._nodes)
+        return self._nodes()  # a few small directories: a thread would cost more
 
     async def drain(self, workers: Mapping[WorkerId, Reason]) -> Mapping[WorkerId, Outcome]:
         """They take no second job anyway; what runs ends by itself."""
@@ -77,7 +76,7 @@ class SpawnedQueue:
     async def forget(self, workers: Sequence[WorkerId]) -> None:
         """Remove what is kept of them."""
         for worker in workers:
-            await asyncio.to_thread(shutil.rmtree, self._directory / worker, True)
+            shutil.rmtree(self._directory / worker, ignore_errors=True)
 
     def _nodes(self) -> Nodes:
         nodes: list[Node] = []

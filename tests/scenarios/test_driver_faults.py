@@ -1,0 +1,225 @@
+"""Drivers that fail in every way they should not: each fault stays with its own source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from gridtide.clouds.fake import CloudCall, CloudFault, FakeCloud
+from gridtide.clouds.protocol import LaunchRequest
+from gridtide.control import controller
+from gridtide.errors import CloudError, GridtideError, NoCapacity, QueueError, StoreUnavailable
+from gridtide.model.ids import MachineId, WorkerId
+from gridtide.model.reasons import Cause
+from gridtide.model.workers import Worker, WorkerState
+from gridtide.queues.fake import FakeJobState, FakeQueue, QueueCall, QueueFault
+from gridtide.queues.protocol import Outcome
+from tests.scenarios.harness import GROUP, QUEUE, Site, scenario
+from tests.scenarios.test_fatal_cases import HOUR, MINUTE, busy_site
+
+
+class _Raising(FakeCloud):
+    """A driver with bugs: it raises what is no CloudError, or forgets to answer for a worker."""
+
+    launch_bug = "raises"
+    end_bug = "raises"
+
+    async def launch(self, requests: Sequence[LaunchRequest]) -> Mapping[WorkerId, MachineId | CloudError]:
+        """Makes the machines, and then fails."""
+        made = await super().launch(requests)
+        if self.launch_bug == "raises":
+            raise ZeroDivisionError("in the driver")
+        return {} if self.launch_bug == "forgets" else made
+
+    async def terminate(self, machines: Sequence[MachineId]) -> Mapping[MachineId, CloudError | None]:
+        """Fails before it does anything, or ends them and forgets to say so."""
+        if self.end_bug == "raises":
+            raise ZeroDivisionError("in the driver")
+        done = await super().terminate(machines)
+        return {} if self.end_bug == "forgets" else done
+
+
+@pytest.mark.parametrize("bug", ["raises", "forgets"])
+def test_a_cloud_driver_with_bugs_loses_and_doubles_nothing(bug: str) -> None:
+    async def main() -> None:
+        async with Site(maximum=2) as site:
+            site.cloud.__class__ = _Raising
+            assert isinstance(site.cloud, _Raising)
+            site.cloud.launch_bug = site.cloud.end_bug = bug
+            await site.up()
+            site.queue.submit(4, duration=600)
+            site.controller.queue_changed(QUEUE)
+            await site.until(lambda: site.queue.count(FakeJobState.DONE) == 4, within=2 * HOUR)
+            await asyncio.sleep(20 * MINUTE)
+            calls = site.cloud.record.calls[CloudCall.TERMINATE]
+            await asyncio.sleep(10 * MINUTE)
+            assert site.cloud.record.calls[CloudCall.TERMINATE] - calls <= 60
+            site.cloud.launch_bug = site.cloud.end_bug = ""
+            await site.until(lambda: site.machines() == 0 and not site.workers, within=HOUR)
+            assert site.launches() == 2
+
+    scenario(main)()
+
+
+@scenario
+async def test_terminate_calls_that_fail_or_hang_are_repeated_with_patience() -> None:
+    async with Site(maximum=1) as site:
+        await busy_site(site, jobs=1, duration=600)
+        site.cloud.faults.inject(CloudFault.RAISE, call=CloudCall.TERMINATE, seconds=30 * MINUTE)
+        site.cloud.faults.inject(CloudFault.HANG, call=CloudCall.TERMINATE, after=30 * MINUTE, seconds=10 * MINUTE)
+        await asyncio.sleep(40 * MINUTE)
+        assert 3 <= site.cloud.record.calls[CloudCall.TERMINATE] <= 80
+        await site.until(lambda: site.machines() == 0 and not site.workers, within=30 * MINUTE)
+
+
+@scenario
+async def test_a_launch_that_is_refused_is_told_and_not_hammered() -> None:
+    async with Site(maximum=2) as site:
+        site.cloud.faults.inject(CloudFault.REFUSE, seconds=HOUR, error=NoCapacity("sold out", where="cloud"))
+        await site.up()
+        site.queue.submit(2, duration=60)
+        site.controller.queue_changed(QUEUE)
+        await asyncio.sleep(50 * MINUTE)
+        assert site.launches() == 0
+        assert site.cloud.record.calls[CloudCall.LAUNCH] <= 10
+        cycle = site.controller.cycle
+        assert cycle is not None
+        assert "sold out" in cycle.plan.why_group[GROUP].text
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 2, within=2 * HOUR)
+
+
+@scenario
+async def test_a_launch_that_hangs_is_found_by_its_tag() -> None:
+    async with Site(maximum=1) as site:
+        site.cloud.faults.inject(CloudFault.HANG_AFTER, call=CloudCall.LAUNCH, times=1)
+        await site.up()
+        site.queue.submit(1, duration=600)
+        site.controller.queue_changed(QUEUE)
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 1, within=HOUR)
+        assert site.launches() == 1
+
+
+@scenario
+async def test_a_context_that_cannot_be_made_refuses_the_launch() -> None:
+    async with Site(maximum=1) as site:
+        await site.up()
+        hands = next(iter(site.controller._cloud_hands.values()))
+
+        def fails(worker: Worker, token: str) -> bytes:
+            raise GridtideError("no such variable", where="worker.yaml:3")
+
+        hands.settings = replace(hands.settings, render=fails)
+        site.queue.submit(1, duration=60)
+        site.controller.queue_changed(QUEUE)
+        await asyncio.sleep(5)
+        assert site.launches() == 0
+        cycle = site.controller.cycle
+        assert cycle is not None
+        assert "worker.yaml:3" in cycle.plan.why_group[GROUP].text
+        events = await site.store.events(kind="worker")
+        assert Cause.LAUNCH_REFUSED in {each.event.reason.cause for each in events if each.event.reason is not None}
+
+
+class _BadQueue(FakeQueue):
+    """A driver with bugs: it raises what is no QueueError, or forgets to answer for a worker."""
+
+    bug = ""
+
+    async def drain(self, workers: Mapping[WorkerId, object]) -> Mapping[WorkerId, Outcome]:  # type: ignore[override]
+        """As told, and then as the bug wants it."""
+        if self.bug == "raises":
+            raise ZeroDivisionError("in the driver")
+        done = await super().drain(workers)  # type: ignore[arg-type]
+        return {} if self.bug == "forgets" else done
+
+
+@pytest.mark.parametrize("bug", ["raises", "forgets"])
+def test_a_queue_driver_with_bugs_never_lets_a_worker_be_returned_too_early(bug: str) -> None:
+    async def main() -> None:
+        async with Site(maximum=1, leave_when_drained=False) as site:
+            site.queue.__class__ = _BadQueue
+            assert isinstance(site.queue, _BadQueue)
+            site.queue.bug = bug
+            await busy_site(site, jobs=1, duration=60)
+            await asyncio.sleep(HOUR)
+            assert len(site.in_state(WorkerState.DRAINING)) == 1
+            assert site.machines() == 1
+            site.queue.bug = ""
+            await site.until(lambda: site.machines() == 0, within=10 * MINUTE)
+
+    scenario(main)()
+
+
+@pytest.mark.parametrize("fault", [QueueFault.RAISE, QueueFault.HANG, QueueFault.REFUSE, QueueFault.ANSWER_LOST])
+def test_orders_to_a_queue_are_repeated_until_it_takes_them(fault: QueueFault) -> None:
+    async def main() -> None:
+        async with Site(maximum=1, leave_when_drained=False) as site:
+            await busy_site(site, jobs=1, duration=60)
+            site.queue.faults.inject(fault, call=QueueCall.DRAIN, seconds=HOUR)
+            site.queue.faults.inject(fault, call=QueueCall.FORGET, seconds=HOUR)
+            await asyncio.sleep(40 * MINUTE)
+            assert 2 <= site.queue.calls[QueueCall.DRAIN] <= 200
+            assert site.machines() == 1
+            await site.until(lambda: site.machines() == 0 and not site.workers, within=HOUR)
+            await site.until(lambda: site.queue.calls[QueueCall.FORGET] > 0, within=HOUR)
+
+    scenario(main)()
+
+
+@scenario
+async def test_a_queue_that_does_not_admit_a_worker_is_asked_again() -> None:
+    async with Site(maximum=1) as site:
+        site.queue.faults.inject(QueueFault.RAISE, call=QueueCall.JOIN, times=2, error=QueueError("busy"))
+        await site.up()
+        site.queue.submit(1, duration=60)
+        site.controller.queue_changed(QUEUE)
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 1, within=HOUR)
+        assert site.launches() == 1
+
+
+@scenario
+async def test_a_store_that_is_down_stops_nothing_but_decisions() -> None:
+    async with Site(maximum=2) as site:
+        await busy_site(site, jobs=1, duration=HOUR)
+        honest, honest_renew = site.store.commit, site.store.renew_lease
+
+        async def down(*_: object, **__: object) -> None:
+            raise StoreUnavailable("the database does not answer")
+
+        site.store.commit = down  # type: ignore[method-assign]
+        site.queue.submit(1, duration=600)
+        site.controller.queue_changed(QUEUE)
+        site.store.renew_lease = down  # type: ignore[method-assign, assignment]
+        await asyncio.sleep(5)
+        site.store.renew_lease = honest_renew  # type: ignore[method-assign]
+        await asyncio.sleep(25)
+        assert site.launches() == 1
+        site.store.commit = honest  # type: ignore[method-assign]
+        await site.until(lambda: site.launches() == 2, within=MINUTE)
+
+
+@scenario
+async def test_a_fault_in_planning_is_survived() -> None:
+    module = vars(controller)
+
+    async with Site(maximum=1) as site:
+        await site.up()
+        await asyncio.sleep(5)
+        honest = module["plan"]
+        failed: list[float] = []
+
+        def broken(*_: object) -> object:
+            failed.append(site.clock.now())
+            raise ZeroDivisionError("in planning")
+
+        module["plan"] = broken
+        try:
+            site.queue.submit(1, duration=60)
+            await asyncio.sleep(60)
+        finally:
+            module["plan"] = honest
+        assert 2 <= len(failed) <= 70
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 1, within=HOUR)

@@ -1,0 +1,229 @@
+"""What operators order, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gridtide.control.spawning import Spawning
+from gridtide.errors import AccessDenied, Conflict, InvalidRequest, NotFound, SiteFileError
+from gridtide.model.ids import GroupName, WorkerId
+from gridtide.model.reasons import Cause
+from gridtide.model.rules import Wishes
+from gridtide.model.workers import WorkerState
+from gridtide.pilot.protocol import Order
+from gridtide.queues.aliec2 import SpawnedQueue
+from gridtide.queues.fake import FakeJobState
+from tests.scenarios.harness import GROUP, QUEUE, Site, scenario
+from tests.scenarios.test_fatal_cases import HOUR, MINUTE, busy_site
+
+
+@scenario
+async def test_desired_pins_the_number_whatever_waits() -> None:
+    async with Site(maximum=4) as site:
+        await site.up()
+        await site.controller.set_wishes(GROUP, Wishes(desired=3), actor="user:op")
+        await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 3, within=10 * MINUTE)
+        await site.controller.set_wishes(GROUP, Wishes(desired=1), actor="user:op")
+        await site.until(lambda: site.machines() == 1, within=20 * MINUTE)
+        await site.controller.set_wishes(GROUP, Wishes(), actor="user:op")
+        await site.until(lambda: site.machines() == 0, within=20 * MINUTE)
+        events = await site.store.events(subject=GROUP, kind="wishes")
+        assert [each.event.actor for each in events] == ["user:op"] * 3
+        assert "desired 3" in events[0].event.text
+
+
+@scenario
+async def test_a_lower_maximum_drains_busy_workers_and_ends_no_job() -> None:
+    async with Site(maximum=4) as site:
+        await busy_site(site, duration=HOUR)
+        await site.controller.set_wishes(GROUP, Wishes(maximum=1), actor="user:op")
+        await site.until(lambda: len(site.in_state(WorkerState.DRAINING)) == 3, within=MINUTE)
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 4, within=3 * HOUR)
+        await site.until(lambda: site.machines() <= 1, within=HOUR)
+
+
+@scenario
+async def test_a_held_group_is_left_as_it_is() -> None:
+    async with Site() as site:
+        await site.up()
+        await site.controller.set_wishes(GROUP, Wishes(hold=True), actor="user:op")
+        site.queue.submit(3, duration=60)
+        await asyncio.sleep(HOUR)
+        assert site.launches() == 0
+        cycle = site.controller.cycle
+        assert cycle is not None
+        assert cycle.plan.why_group[GROUP].cause is Cause.HELD
+        assert "held" in (await site.controller.explain(GROUP)).now
+
+
+@scenario
+async def test_figures_that_contradict_each_other_change_nothing() -> None:
+    async with Site(maximum=4) as site:
+        await site.up()
+        for wrong in (Wishes(minimum=5), Wishes(minimum=3, maximum=2), Wishes(desired=9), Wishes(minimum=-1)):
+            with pytest.raises(InvalidRequest):
+                await site.controller.set_wishes(GROUP, wrong, actor="user:op")
+        with pytest.raises(NotFound, match="grid"):
+            await site.controller.set_wishes(GroupName("gird"), Wishes(), actor="user:op")
+        assert await site.store.wishes() == {}
+
+
+@scenario
+async def test_an_operators_drain_is_not_taken_back_by_load_but_by_the_operator() -> None:
+    async with Site(maximum=1) as site:
+        await busy_site(site, jobs=1, duration=HOUR)
+        worker = site.workers[0].id
+        await site.controller.drain([worker], force=False, actor="user:op")
+        site.queue.submit(5, duration=60)
+        site.controller.queue_changed(QUEUE)
+        await site.until(lambda: bool(site.in_state(WorkerState.DRAINING)), within=MINUTE)
+        await asyncio.sleep(10 * MINUTE)
+        assert len(site.in_state(WorkerState.DRAINING)) == 1
+        await site.controller.undrain([worker], actor="user:op")
+        await asyncio.sleep(MINUTE)
+        assert len(site.in_state(WorkerState.JOINED)) == 1
+        assert not site.queue.is_draining(worker)
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 6, within=3 * HOUR)
+        assert site.launches() == 1
+
+
+@scenario
+async def test_orders_for_workers_that_do_not_exist_or_are_past_recall() -> None:
+    async with Site(maximum=1) as site:
+        await busy_site(site, jobs=1, duration=HOUR)
+        worker = site.workers[0].id
+        with pytest.raises(NotFound):
+            await site.controller.drain([worker, WorkerId("nobody")], force=False, actor="user:op")
+        assert not site.workers[0].drain_wanted
+        with pytest.raises(NotFound):
+            await site.controller.undrain([WorkerId("nobody")], actor="user:op")
+        with pytest.raises(NotFound):
+            await site.controller.explain("nobody")
+        with pytest.raises(NotFound):
+            await site.controller.alive(WorkerId("nobody"), load=0, running=0, draining=False)
+
+
+@scenario
+async def test_force_ends_a_worker_with_its_job_and_only_force_does() -> None:
+    async with Site(maximum=1) as site:
+        await busy_site(site, jobs=1, duration=HOUR)
+        worker = site.workers[0].id
+        await site.controller.drain([worker], force=True, actor="user:op")
+        await site.controller.drain([worker], force=True, actor="user:op")
+        await site.until(lambda: worker not in site.controller.workers, within=5 * MINUTE)
+        assert [each.worker for each in site.cloud.record.killed_jobs] == [worker]
+        site.cloud.record.killed_jobs.clear()  # by order
+        told = await site.controller.explain(worker)
+        assert "gone" in told.now
+        assert any("force" in text for _, text in told.history)
+        with pytest.raises(NotFound):
+            await site.controller.undrain([worker], actor="user:op")
+
+
+@scenario
+async def test_closing_returns_everything_and_opening_starts_again() -> None:
+    async with Site(maximum=4) as site:
+        await busy_site(site, jobs=2, duration=HOUR)
+        site.queue.submit(2, duration=600)
+        await site.controller.close_site(actor="user:op")
+        await site.until(lambda: site.machines() == 0 and not site.workers, within=3 * HOUR)
+        assert all(job.starts <= 1 for job in site.queue.jobs.values())
+        launched = site.launches()
+        site.queue.submit(2, duration=600)
+        await asyncio.sleep(10 * MINUTE)
+        assert site.launches() == launched
+        await site.controller.open_site(actor="controller")
+        await site.until(lambda: site.queue.count(FakeJobState.WAITING) == 0, within=HOUR)
+
+
+@scenario
+async def test_what_a_worker_is_told_follows_its_state() -> None:
+    async with Site(maximum=1) as site:
+        await busy_site(site, jobs=1, duration=HOUR)
+        worker = site.workers[0].id
+        answer = await site.controller.alive(worker, load=0.5, running=1, draining=False)
+        assert (answer.order, answer.lease) == (Order.CONTINUE, 600.0)
+        await site.controller.drain([worker], force=False, actor="user:op")
+        await site.until(lambda: bool(site.in_state(WorkerState.DRAINING)), within=MINUTE)
+        assert (await site.controller.alive(worker, load=0.5, running=1, draining=False)).order is Order.DRAIN
+        with pytest.raises(AccessDenied):
+            await site.controller.check_worker(worker, "not its secret, but long enough to be one")
+        with pytest.raises(AccessDenied):
+            await site.controller.check_worker(WorkerId("nobody"), "")
+
+
+@scenario
+async def test_explanations_name_the_cause_and_the_history() -> None:
+    async with Site(maximum=2) as site:
+        await busy_site(site, jobs=2, duration=HOUR)
+        site.queue.submit(3, duration=600)
+        site.controller.queue_changed(QUEUE)
+        await asyncio.sleep(2)
+        group = await site.controller.explain(GROUP)
+        assert "2 workers, minimum 0, maximum 2" in group.now
+        assert "at-maximum" in group.because
+        worker = await site.controller.explain(site.workers[0].id)
+        assert "busy" in worker.because
+        assert [text.split(" ")[0] for _, text in worker.history] == ["intended", "launching", "booting", "joined"]
+
+
+@scenario
+async def test_a_new_site_file_is_taken_over_and_one_that_loses_workers_is_not() -> None:
+    async with Site(maximum=2) as site:
+        await busy_site(site, jobs=2, duration=HOUR)
+        before = site.assembly()
+        larger = replace(before.rules.groups[GROUP], maximum=3)
+        site.maximum = 3
+        site.controller._reread = lambda: (
+            replace(before, rules=replace(before.rules, groups={GROUP: larger})),
+            "maximum: 2 -> 3",
+        )
+        assert await site.controller.reload() == "maximum: 2 -> 3"
+        site.queue.submit(1, duration=60)
+        site.controller.queue_changed(QUEUE)
+        await site.until(lambda: site.machines() == 3, within=MINUTE)
+        for lost in (replace(before, clouds={}), replace(before, rules=replace(before.rules, groups={}))):
+            site.controller._reread = lambda lost=lost: (lost, "less")  # type: ignore[misc]
+            with pytest.raises(SiteFileError, match="still exist"):
+                await site.controller.reload()
+        site.controller._reread = None
+        with pytest.raises(Conflict):
+            await site.controller.reload()
+        assert site.controller.rules.groups[GROUP].maximum == 3
+
+
+def test_spawned_workers_live_and_end_by_their_own_word(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Site(maximum=2) as site:
+            queue = SpawnedQueue(QUEUE, tmp_path / "spawned")
+            site.queue = queue  # type: ignore[assignment]
+            await site.up()
+            await asyncio.sleep(1)
+            spawning = Spawning(site.controller, queue, GROUP, site.clock)
+            worker = await spawning.spawn(b"#!/bin/sh\n", actor="user:ce")
+            assert queue.script(worker) == b"#!/bin/sh\n"
+            await site.until(lambda: bool(site.in_state(WorkerState.BOOTING)), within=MINUTE)
+            await spawning.alive(worker)
+            assert site.workers[0].state is WorkerState.JOINED
+            second = await spawning.spawn(b"#!/bin/sh\n", actor="user:ce")
+            with pytest.raises(Conflict, match="2 of at most 2"):
+                await spawning.spawn(b"#!/bin/sh\n", actor="user:ce")
+            await asyncio.sleep(5 * MINUTE)  # silence is no reason to end one that lives
+            assert site.controller.workers[worker].state is WorkerState.JOINED
+            await spawning.done(worker)
+            await spawning.done(second)
+            await site.until(lambda: site.machines() == 0 and not site.workers, within=10 * MINUTE)
+            await site.until(lambda: not list((tmp_path / "spawned").iterdir()), within=MINUTE)
+            with pytest.raises(NotFound):
+                await spawning.alive(worker)
+            with pytest.raises(NotFound):
+                queue.mark(worker, "alive")
+            await site.controller.set_wishes(GROUP, Wishes(hold=True), actor="user:op")
+            with pytest.raises(Conflict, match="holds"):
+                await spawning.spawn(b"#!/bin/sh\n", actor="user:ce")
+
+    scenario(main)()
