@@ -1,7 +1,7 @@
 """Mutation score of planning/ and model/: how many small changes of the code make a test fail.
 
-Mutations are cosmic-ray's. Each is made in a copy of the tree, never here, and the rooms' unit tests run against it. All
-of them take an hour, so a sample is drawn with a fixed seed; ``--sample 0`` takes all. Left out are changes of ``|``,
+Mutations are cosmic-ray's. Each is made in a copy of the tree, never here, and the rooms' unit tests run against it.
+All of them take hours, so a sample is drawn with a fixed seed; ``--sample 0`` takes all. Left out are changes of ``|``,
 which these rooms use in types only: nothing evaluates them.
 """
 

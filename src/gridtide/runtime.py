@@ -186,11 +186,13 @@ class _LeadingSite:
     def _spawning(self) -> tuple[ServiceSettings, Spawning | None]:
         """AliEC2's routes, where the site file switches them on."""
         wanted = self.site.service.aliec2
+        found = pilot_settings(self.site.queues)
+        pilot_queues = frozenset({found[0]}) if found is not None else frozenset()
         if wanted is None:
-            return ServiceSettings(site=self.site.name), None
+            return ServiceSettings(site=self.site.name, pilot_queues=pilot_queues), None
         group = GroupName(wanted.group)
         queue = spawned_queue(self.site, self.queues)
-        settings = ServiceSettings(site=self.site.name, aliec2_group=group)
+        settings = ServiceSettings(site=self.site.name, aliec2_group=group, pilot_queues=pilot_queues)
         return settings, Spawning(self.controller, queue, group, self.clock)
 
     async def _follow_file(self) -> None:

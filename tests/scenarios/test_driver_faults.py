@@ -128,7 +128,7 @@ class _BadQueue(FakeQueue):
 
     bug = ""
 
-    async def drain(self, workers: Mapping[WorkerId, object]) -> Mapping[WorkerId, Outcome]:  # type: ignore[override]
+    async def drain(self, workers: Mapping[WorkerId, object]) -> Mapping[WorkerId, Outcome]:
         """As told, and then as the bug wants it."""
         if self.bug == "raises":
             raise ZeroDivisionError("in the driver")

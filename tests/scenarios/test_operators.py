@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gridtide.clouds.fake import CloudFault
 from gridtide.control.spawning import Spawning
 from gridtide.errors import AccessDenied, Conflict, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.ids import GroupName, WorkerId
@@ -187,7 +188,7 @@ async def test_a_new_site_file_is_taken_over_and_one_that_loses_workers_is_not()
         site.controller.queue_changed(QUEUE)
         await site.until(lambda: site.machines() == 3, within=MINUTE)
         for lost in (replace(before, clouds={}), replace(before, rules=replace(before.rules, groups={}))):
-            site.controller._reread = lambda lost=lost: (lost, "less")  # type: ignore[misc]
+            site.controller._reread = lambda lost=lost: (lost, "less")
             with pytest.raises(SiteFileError, match="still exist"):
                 await site.controller.reload()
         site.controller._reread = None
@@ -201,6 +202,7 @@ def test_spawned_workers_live_and_end_by_their_own_word(tmp_path: Path) -> None:
         async with Site(maximum=2) as site:
             queue = SpawnedQueue(QUEUE, tmp_path / "spawned")
             site.queue = queue  # type: ignore[assignment]
+            site.cloud.faults.inject(CloudFault.DEAD_ON_ARRIVAL)  # no agent in it: the script is played below
             await site.up()
             await asyncio.sleep(1)
             spawning = Spawning(site.controller, queue, GROUP, site.clock)

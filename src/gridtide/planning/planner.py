@@ -141,8 +141,9 @@ def _timers(
         if deploy_time is not None:
             workers = [course.worker for course in fleet.starting()]
             timers += [(worker.launched or worker.created) + deploy_time for worker in workers]
+        short = fleet.active() < fleet.floor
         for offer in fleet.offers:
-            if offer.key in left or fleet.active() < fleet.floor:
+            if short or offer.key in left:
                 timers += limits.retry_times(offer)
     return timers
 

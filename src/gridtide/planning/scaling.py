@@ -39,11 +39,14 @@ def fill_up(fleet: Fleet, evidence: Evidence, limits: Limits) -> None:
     """Bring the group up to its minimum, or to the number it is pinned at, whatever waits."""
     if fleet.halted is not None:
         return
-    missing = fleet.floor - fleet.active()
+    active = fleet.active()
+    missing = fleet.floor - active
+    if missing <= 0:
+        return
     cause = Cause.BELOW_MINIMUM if fleet.pinned is None else Cause.BELOW_DESIRED
-    text = f"group {fleet.rules.name} has {fleet.active()} of {count(fleet.floor, 'worker')} to be kept"
+    text = f"group {fleet.rules.name} has {active} of {count(fleet.floor, 'worker')} to be kept"
     reason = Reason(cause, text)
-    for course in _candidates(fleet, evidence)[: max(missing, 0)]:
+    for course in _candidates(fleet, evidence)[:missing]:
         recall(course, fleet, text)
         missing -= 1
     for offer in fleet.offers:

@@ -45,6 +45,8 @@ def drain_surplus(fleet: Fleet, evidence: Evidence) -> None:
     if fleet.pinned is not None and fleet.active() - fleet.pinned > excess:
         excess = fleet.active() - fleet.pinned
         text = f"group {fleet.rules.name} has {fleet.active()} workers, {fleet.pinned} are wanted"
+    if excess <= 0:
+        return
     unready = [course for course in fleet.starting() if course.state is not WorkerState.LAUNCHING]
     for course in sorted(unready, key=_least_started_first):
         if excess > 0 and evidence.warming(course.worker.group, course.worker.cloud) is None:

@@ -36,7 +36,7 @@ def site_text(
 ) -> str:
     """A small site file: pilot queue, process cloud, one shape, a port of the kernel's choosing.
 
-    Without ``name`` the site gets one of its own: machines are told apart by it, and several sites may run side by side.
+    Without ``name`` the site gets one of its own: its machines are told apart by it from those of sites beside it.
     """
     return f"""
 [site]

@@ -94,7 +94,8 @@ async def test_an_answer_is_fresh_and_tells_when_the_call_began_and_ended(peer: 
     before = peer.clock.now()
     reading = await peer.read()
     assert isinstance(reading, Fresh)
-    assert (reading.value, reading.started - before, reading.finished - before) == (7, 0.0, pytest.approx(2.0))
+    assert (reading.value, reading.started - before) == (7, 0.0)
+    assert reading.finished - before == pytest.approx(2.0)
     assert peer.changes == ["peer"]
 
 
