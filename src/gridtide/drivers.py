@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,10 @@ _ARCHITECTURES: Mapping[str, str] = {"x86_64": "X86_64", "amd64": "X86_64", "aar
 def make_cloud(name: CloudName, settings: CloudSettings, site: str) -> Cloud:
     """The driver of one ``[clouds.NAME]`` section. SiteFileError for a type without a driver."""
     if isinstance(settings, ProcessCloudSettings):
-        return ProcessCloud(name, site, settings.directory, settings.shape_values(), settle=settings.settle)
+        # Two sites of one name on one machine must not take each other's processes for their own.
+        place = hashlib.sha256(str(settings.directory).encode()).hexdigest()[:8]
+        tag = f"{site}.{place}"
+        return ProcessCloud(name, tag, settings.directory, settings.shape_values(), settle=settings.settle)
     raise SiteFileError(f"no driver for clouds of type {settings.type!r} is installed", where=f"clouds.{name}")
 
 

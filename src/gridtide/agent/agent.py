@@ -781,23 +781,26 @@ def job_environment(assignment: Assignment, directory: Path, worker: str, machin
     """Nothing of the agent's own but the process cloud's mark, by which it finds all processes of a machine."""
     result = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(directory / "work"),
         "TMPDIR": str(directory / "tmp"),
         "LANG": "C.UTF-8",
         "TZ": "UTC",
         "OMP_NUM_THREADS": str(max(1, assignment.cores)),
     }
     result.update(assignment.environment)
-    result.update(job_mark(assignment.job, assignment.attempt, worker))
+    result.update(job_mark(assignment.job, assignment.attempt, worker, directory))
     result["GRIDTIDE_CORES"] = str(assignment.cores)
     if machine is not None:
         result["GRIDTIDE_MACHINE"] = machine
     return result
 
 
-def job_mark(job: str, attempt: int, worker: str) -> Dict[str, str]:
-    """The part of the environment by which an attempt's processes are known."""
-    return {"GRIDTIDE_JOB": job, "GRIDTIDE_ATTEMPT": str(attempt), "GRIDTIDE_WORKER": worker}
+def job_mark(job: str, attempt: int, worker: str, directory: Path) -> Dict[str, str]:
+    """The part of the environment by which an attempt's processes are known.
+
+    The directory makes it good on a host with several machines: no other's processes are ever taken for ours.
+    """
+    names = {"GRIDTIDE_JOB": job, "GRIDTIDE_ATTEMPT": str(attempt), "GRIDTIDE_WORKER": worker}
+    return {**names, "HOME": str(directory / "work")}
 
 
 def find_outputs(work: Path, patterns: List[str]) -> Tuple[List[Json], str]:
@@ -886,7 +889,7 @@ class Runner:
             return
         self._watch(started)
         if not subreaper:
-            mark = job_mark(self._assignment.job, self._assignment.attempt, self._worker)
+            mark = job_mark(self._assignment.job, self._assignment.attempt, self._worker, self.directory)
             send_signal([pid for pid in marked_processes(mark) if pid != os.getpid()], signal.SIGKILL)
         self._write(self._report(time.monotonic() - started))
 
@@ -1341,7 +1344,8 @@ class Job:
 
     def _without_runner(self, for_good: bool) -> None:
         if (self.directory / "runner.json").exists():
-            send_signal(marked_processes(job_mark(*self.key, self._agent.context.worker)), signal.SIGKILL)
+            mark = job_mark(*self.key, self._agent.context.worker, self.directory)
+            send_signal(marked_processes(mark), signal.SIGKILL)
             raise JobLost()
         if for_good:
             text = (

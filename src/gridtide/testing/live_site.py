@@ -124,7 +124,7 @@ class LiveSite:
 
     def processes(self) -> list[int]:
         """All processes of the site's machines, found by their marker."""
-        marker = f"GRIDTIDE_MACHINE={self._name()}/".encode()
+        marker = f"GRIDTIDE_MACHINE={self._name()}.".encode()
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():

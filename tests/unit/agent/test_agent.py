@@ -175,12 +175,23 @@ def test_a_bad_assignment_is_one_line(changes: dict[str, object], words: str | N
 
 
 def test_a_job_may_set_what_is_its_own_and_forge_nothing() -> None:
-    forged = {"PATH": "/opt/bin", "GRIDTIDE_WORKER": "x", "GRIDTIDE_MACHINE": "y", "GRIDTIDE_CORES": "99"}
+    forged = {
+        "PATH": "/opt/bin",
+        "HOME": "/root",
+        "GRIDTIDE_WORKER": "x",
+        "GRIDTIDE_MACHINE": "y",
+        "GRIDTIDE_CORES": "99",
+    }
     found = job_environment(Assignment.from_json(values(environment=forged)), Path("/m/jobs/1.0-2"), "w1", "mark")
     assert found["PATH"] == "/opt/bin"
     assert (found["GRIDTIDE_WORKER"], found["GRIDTIDE_MACHINE"], found["GRIDTIDE_CORES"]) == ("w1", "mark", "2")
     assert (found["HOME"], found["TMPDIR"]) == ("/m/jobs/1.0-2/work", "/m/jobs/1.0-2/tmp")
     assert found["OMP_NUM_THREADS"] == "2"
+
+
+def test_jobs_of_two_machines_on_one_host_are_told_apart() -> None:
+    marks = [agent.job_mark("1.0", 1, "w1", Path(directory)) for directory in ("/a/jobs/1.0-1", "/b/jobs/1.0-1")]
+    assert marks[0] != marks[1]
 
 
 def test_the_mark_is_passed_on_only_when_there_is_one() -> None:
