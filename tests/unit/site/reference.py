@@ -13,7 +13,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from gridtide.site.base import needs_restart
-from gridtide.site.drivers import PilotQueueSettings, ProcessCloudSettings, QuotaSettings, ShapeSettings
+from gridtide.site.drivers import (
+    AliEC2QueueSettings,
+    PilotQueueSettings,
+    ProcessCloudSettings,
+    QuotaSettings,
+    ShapeSettings,
+)
 from gridtide.site.loader import SECTIONS
 from gridtide.site.models import AliEC2Settings, CertificateFiles, ContextSettings, GroupSettings
 from gridtide.site.policies import POLICIES
@@ -25,6 +31,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "service.tls": CertificateFiles,
     "service.aliec2": AliEC2Settings,
     "queues: pilot": PilotQueueSettings,
+    "queues: aliec2": AliEC2QueueSettings,
     "clouds: process": ProcessCloudSettings,
     "clouds: quota": QuotaSettings,
     "clouds: shapes": ShapeSettings,

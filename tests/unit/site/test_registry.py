@@ -53,7 +53,7 @@ def install(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
 
 
 def test_the_built_in_ones() -> None:
-    assert (QUEUES.names(), CLOUDS.names()) == (["pilot"], ["process"])
+    assert (QUEUES.names(), CLOUDS.names()) == (["aliec2", "pilot"], ["process"])
 
 
 def test_a_registered_driver(read: Read) -> None:
