@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from gridtide.model.actions import Action, Launch, Plan
-from gridtide.model.ids import GroupName, QueueName, WorkerId
+from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.readings import Reading, Unconfirmed
 from gridtide.model.reasons import Reason
 from gridtide.model.rules import SiteRules
@@ -91,16 +91,13 @@ def _why_groups(
     fleets: dict[GroupName, Fleet], outcomes: list[Outcome], evidence: Evidence, limits: Limits
 ) -> dict[GroupName, Reason]:
     reasons: dict[GroupName, Reason] = {}
-    by_queue: dict[QueueName, Outcome] = {outcome.queue: outcome for outcome in outcomes}
+    by_queue = {outcome.queue: outcome for outcome in outcomes}
     for name, fleet in fleets.items():
-        outcome = by_queue.get(fleet.rules.queue)
-        obstacles: list[Reason] = []
-        if outcome is not None and outcome.unsure is not None:
-            obstacles = [outcome.unsure]
-        elif outcome is not None:
-            for load in outcome.loads:
-                if load.left and any(group == name for group, _ in load.runs_on):
-                    obstacles.append(obstacle_of(load, [fleet], evidence, limits))
+        outcome = by_queue[fleet.rules.queue]
+        obstacles = [outcome.unsure] if outcome.unsure is not None else []
+        for load in outcome.loads if outcome.unsure is None else ():
+            if load.left and any(group == name for group, _ in load.runs_on):
+                obstacles.append(obstacle_of(load, [fleet], evidence, limits))
         reasons[name] = why_group(fleet, obstacles)
     return reasons
 

@@ -138,7 +138,7 @@ def test_no_accepted_name_leads_out(name: str) -> None:
         kept = safe_path(name)
     except ValueError:
         return
-    assert os.path.normpath(f"/work/{kept}").startswith("/work")
+    assert os.path.normpath(f"/job/{kept}").startswith("/job")
     assert not kept.startswith("/")
 
 

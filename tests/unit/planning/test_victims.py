@@ -14,6 +14,10 @@ from gridtide.model.resources import Shape
 from gridtide.model.rules import FixedPolicy, Wishes
 from gridtide.model.snapshot import CloudView, Heartbeat
 from gridtide.model.workers import Worker, WorkerState
+from gridtide.planning.evidence import Evidence
+from gridtide.planning.fleet import fleet_of
+from gridtide.planning.lifecycle import follow
+from gridtide.planning.victims import drain_idle
 from tests.unit.planning.worlds import GRID, NOW, SMALL, World, brief, fresh, group, node, row, site, stale, worker
 
 S = WorkerState
@@ -193,3 +197,24 @@ def test_surplus_and_a_new_worker_in_the_fresh_list() -> None:
     listed = fresh((node("w0"),))
     world = pool(0).but(nodes_reading=listed, wishes=Wishes(maximum=0))
     assert brief(world.actions()) == ["drain w0 surplus"]
+
+
+def test_a_policy_without_idle_time_keeps_idle_workers() -> None:
+    """No policy of today follows demand and keeps idle workers; one of tomorrow may."""
+    world = pool(0)
+    evidence = Evidence(world.snapshot(), world.rules)
+    courses = [follow(each, evidence) for each in world.workers]
+    for course in courses:
+        course.settled = False
+    fleet = fleet_of(world.rules.groups[GRID], courses, evidence)
+    fleet.aim = replace(fleet.aim, idle_for=None)
+    assert drain_idle(fleet, evidence, set(), None) == []
+    assert fleet.drained == []
+    assert courses[0].why.text == "idle for 90 s; its policy keeps idle workers"
+
+
+def test_a_worker_that_is_gone_counts_for_nothing() -> None:
+    """The snapshot should not hold any; one that does changes nothing."""
+    gone = worker(state=S.GONE)
+    world = World(rules=site(group(maximum=1)), workers=[gone], machines=[], demand=[row(2)])
+    assert brief(world.actions()) == ["launch 1 grid private small demand"]
