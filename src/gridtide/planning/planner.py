@@ -94,10 +94,11 @@ def _why_groups(
     by_queue = {outcome.queue: outcome for outcome in outcomes}
     for name, fleet in fleets.items():
         outcome = by_queue[fleet.rules.queue]
-        obstacles = [outcome.unsure] if outcome.unsure is not None else []
-        for load in outcome.loads if outcome.unsure is None else ():
-            if load.left and any(group == name for group, _ in load.runs_on):
-                obstacles.append(obstacle_of(load, [fleet], evidence, limits))
+        stuck = [load for load in outcome.loads if load.left and any(group == name for group, _ in load.runs_on)]
+        if outcome.unsure is not None:
+            obstacles = [outcome.unsure]
+        else:
+            obstacles = [obstacle_of(load, [fleet], evidence, limits) for load in stuck]
         reasons[name] = why_group(fleet, obstacles)
     return reasons
 

@@ -73,7 +73,7 @@ def _not_root() -> Iterator[None]:
 def _hand_over(directory: Path, mode: int) -> None:
     """Let nobody reach a directory of the test's, and own it."""
     for parent in directory.parents:
-        if parent.name.startswith(("pytest-", "test_")):
+        if parent.name.startswith(("pytest-", "popen-", "test_")):
             parent.chmod(0o755)
     directory.chmod(mode)
     if os.geteuid() == 0:
