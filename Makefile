@@ -5,11 +5,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 DATA ?=
 
-.PHONY: demo test lint unit bench bench-quick mutate lock clean help
+.PHONY: demo demo-vm test test-long lint unit bench bench-quick mutate lock clean help
 
 help:
 	@echo "make demo [DATA=FILE]  start a site, run a real analysis on it, report"
+	@echo "make demo-vm            the same on real virtual machines (QEMU; takes root)"
 	@echo "make test              all checks and tests"
+	@echo "make test-long         faults of real pools and clouds, minutes each; wants a quiet machine"
 	@echo "make unit              the tests that take seconds"
 	@echo "make bench             the figures, into benchmarks/latest.json"
 	@echo "make mutate            mutation score of planning/ and model/"
@@ -22,6 +24,10 @@ $(READY): requirements.lock pyproject.toml tools/prepare.sh
 demo: $(READY)
 	$(BIN)/python demo/run.py $(if $(DATA),--data "$(DATA)")
 
+demo-vm: $(READY)
+	sh tools/prepare-vm.sh
+	$(BIN)/python demo/run.py --virtual --jobs 12 --seconds 900 $(if $(DATA),--data "$(DATA)")
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,6 +38,9 @@ unit: $(READY)
 
 test: lint
 	sh tools/test.sh
+
+test-long: $(READY)
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/long
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

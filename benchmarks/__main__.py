@@ -15,7 +15,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checks, jobs, kill, pilot_queue
+from benchmarks import (
+    boot,
+    checks,
+    faults_ec2,
+    htcondor_demand,
+    jobs,
+    kill,
+    openstack,
+    pilot_queue,
+    planner,
+    pools,
+    rollout,
+    slurm,
+)
 from benchmarks.figures import Figure
 
 Benchmark = Callable[..., Iterable[Figure]]
@@ -26,12 +39,31 @@ ALL: dict[str, Benchmark] = {
     "heartbeats": jobs.heartbeats,
     "pilot-queue": pilot_queue.figures,
     "kill": kill.figures,
+    "rollout": rollout.figures,
+    "planner": planner.figures,
+    "htcondor-demand": htcondor_demand.figures,
+    "boot": boot.fresh,
+    "twelve": boot.twelve,
+    "image-size": boot.size,
+    "ec2-faults": faults_ec2.figures,
+    "openstack": openstack.figures,
+    "thesis-jobs": pools.thousand,
+    "thesis-recreate": pools.recreate,
+    "thesis-scaling": pools.scaling,
+    "thesis-manual": pools.manual,
+    "thesis-long-job": pools.survivor,
+    "htcondor-start": pools.start,
+    "htcondor-many": pools.many,
+    "slurm-start": slurm.start,
     "properties": checks.properties,
     "coverage": checks.coverage,
     "mutation": checks.mutation,
 }
-SLOW_ONLY = {"properties", "coverage", "mutation"}
-"""Left out of the quick mode: the test suite runs the same code in small."""
+SLOW_ONLY = {
+    *("properties", "coverage", "mutation", "ec2-faults", "openstack", "htcondor-demand", "slurm-start"),
+    *("thesis-jobs", "thesis-recreate", "thesis-scaling", "thesis-manual", "thesis-long-job", "htcondor-start"),
+}
+"""Left out when no name is given to the quick mode: the test suite runs the same code in small, and has 25 minutes."""
 
 
 def main() -> int:

@@ -62,6 +62,8 @@ class Plan:
     results: Path
     limit: float
     """Seconds after which the demo gives up."""
+    virtual: bool = False
+    """Workers are virtual machines, not processes."""
 
 
 def call(*arguments: str | Path, directory: Path | None = None) -> Document:
@@ -101,6 +103,25 @@ def set_up(directory: Path, workers: int) -> Path:
     return site
 
 
+VIRTUAL = """type = "qemu"                    # workers are virtual machines of this host
+overcommit = 4.0"""
+
+
+def make_virtual(site: Path, directory: Path, display: Display) -> None:
+    """The same site, with machines under QEMU in place of processes."""
+    import virtual
+
+    from gridtide.images.store import ImageStore, default_directory
+
+    name = virtual.image(directory / "image", ImageStore(default_directory()), display.note)
+    text = site.read_text(encoding="utf-8")
+    text, clouds = re.subn(r'(?m)^type = "process".*$', VIRTUAL, text)
+    text, groups = re.subn(r"(?m)^(clouds = .*)$", rf'\1\nimage = "{name}"', text)
+    if (clouds, groups) != (1, 1):
+        raise DemoFailed("the site file of `gridtide init` is not as expected")
+    site.write_text(text, encoding="utf-8")
+
+
 def ranges(events: int, parts: int) -> list[str]:
     """``FIRST:LAST`` of each part; together they are all events."""
     parts = max(1, min(parts, events))
@@ -108,7 +129,7 @@ def ranges(events: int, parts: int) -> list[str]:
     return [f"{first}:{last}" for first, last in pairwise(edges)]
 
 
-def describe(directory: Path, file: Path, parts: Sequence[str]) -> Path:
+def describe(directory: Path, file: Path, parts: Sequence[str], python: str = sys.executable) -> Path:
     """A job description for one file, with its inputs beside it: one job per range."""
     directory.mkdir()
     name = re.sub(r"[^A-Za-z0-9._-]", "_", file.name).lstrip(".-")
@@ -119,13 +140,13 @@ def describe(directory: Path, file: Path, parts: Sequence[str]) -> Path:
     description.write_text(
         f"""// One job per range of events of {name}.
 JobName     = "dimuon {name}";
-Executable  = {json.dumps(sys.executable)};
+Executable  = {json.dumps(python)};
 Arguments   = {{"analyse.py", "{name}", "$(range)", "result.npz"}};
 InputFile   = {{"analyse.py", "{name}"}};
 OutputFile  = {{"result.npz"}};
 Environment = [ OPENBLAS_NUM_THREADS = "1" ];
 Sweep       = [ range = {{{swept}}} ];
-Memory      = "1 GB";
+Memory      = "900 MB";
 TTL         = 300;
 """,
         encoding="utf-8",
@@ -139,7 +160,9 @@ def submit(site: Path, directory: Path, plan: Plan, display: Display) -> list[in
     total = sum(plan.files.values())
     for index, (file, events) in enumerate(plan.files.items()):
         parts = ranges(events, round(plan.jobs * events / total))
-        description = describe(directory / f"work-{index}", file, parts)
+        description = describe(
+            directory / f"work-{index}", file, parts, "/usr/bin/python3" if plan.virtual else sys.executable
+        )
         made = gridtide(site, "submit", description)
         display.note(f"submission {made['number']}: {len(parts)} jobs over {file.name}, {events} events")
         numbers.append(int(made["number"]))
@@ -282,6 +305,8 @@ def lines(found: Report, summary: Document, display: Display, plan: Plan) -> Ite
 def demonstrate(plan: Plan, directory: Path, display: Display) -> None:
     """Everything, in order. DemoFailed when anything is off."""
     site = set_up(directory, plan.workers)
+    if plan.virtual:
+        make_virtual(site, directory, display)
     with running(site, display):
         watch = Watch(site, display)
         with display:
@@ -355,13 +380,14 @@ def prepare(given: argparse.Namespace) -> Plan:
         made = call(sys.executable, HERE / "make_events.py", events)
         files = {events / name: int(count) for name, count in made["entries"].items()}
         truth = events / "truth.json"
-    return Plan(files, truth, given.workers, given.jobs, results, given.seconds)
+    return Plan(files, truth, given.workers, given.jobs, results, given.seconds, given.virtual)
 
 
 def main() -> int:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a ROOT file of your own instead of generated events")
+    parser.add_argument("--virtual", action="store_true", help="workers are virtual machines under QEMU (takes root)")
     parser.add_argument("--workers", type=int, default=4, help="at most so many workers (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=80, help="about so many jobs (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=300.0, help="give up after so long (default: %(default)s)")

@@ -16,12 +16,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from cosmic_ray import plugins
+from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
+from parso.tree import NodeOrLeaf as Node
 from rich.console import Console
 from rich.progress import track
 
@@ -40,7 +43,14 @@ class Mutant:
     file: str
     operator: str
     occurrence: int
-    code: str
+
+    def code(self) -> str:
+        """The file with the change in it."""
+        source = (ROOT / self.file).read_bytes()
+        changed = mutate_code(source, plugins.get_operator(self.operator)(), self.occurrence)
+        if changed is None:
+            raise ValueError(f"{self.file} has no {self.operator} #{self.occurrence}")
+        return changed if isinstance(changed, str) else changed.decode()
 
 
 def mutants() -> list[Mutant]:
@@ -48,29 +58,26 @@ def mutants() -> list[Mutant]:
     found: list[Mutant] = []
     for room in ROOMS:
         for path in sorted((ROOT / "src" / "gridtide" / room).rglob("*.py")):
-            source = path.read_text(encoding="utf-8")
+            nodes = list(ast_nodes(get_ast(path.read_text(encoding="utf-8"))))
             for name in sorted(plugins.operator_names()):
                 if "BitOr" not in name:
-                    found += _of(str(path.relative_to(ROOT)), source, name)
+                    found += _of(str(path.relative_to(ROOT)), nodes, name)
     return found
 
 
-def _of(file: str, source: str, name: str) -> list[Mutant]:
-    made: list[Mutant] = []
-    arguments = plugins.get_operator(name).arguments()
-    if arguments:
-        return made  # operators that must be configured have nothing to do here
+def _of(file: str, nodes: Sequence[Node], name: str) -> list[Mutant]:
+    if plugins.get_operator(name).arguments():
+        return []  # operators that must be configured have nothing to do here
     operator = plugins.get_operator(name)()
-    while (code := mutate_code(source.encode(), operator, len(made))) is not None:
-        made.append(Mutant(file, name, len(made), code if isinstance(code, str) else code.decode()))
-    return made
+    places = sum(len(list(operator.mutation_positions(node))) for node in nodes)
+    return [Mutant(file, name, occurrence) for occurrence in range(places)]
 
 
 def survives(mutant: Mutant, tree: Path) -> bool:
     """Whether all tests pass with it. ``tree`` is a copy of the project that nobody else uses meanwhile."""
     target = tree / mutant.file
     original = target.read_text(encoding="utf-8")
-    target.write_text(mutant.code, encoding="utf-8")
+    target.write_text(mutant.code(), encoding="utf-8")
     environment = {
         **os.environ,
         "PYTHONPATH": str(tree / "src"),
@@ -97,13 +104,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, default=200, help="so many mutants, drawn at random; 0: all")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="mutants tried at the same time")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     given = parser.parse_args()
     chosen = mutants()
     total = len(chosen)
     if given.sample and given.sample < total:
         chosen = random.Random(given.seed).sample(chosen, given.sample)
-    workers = os.cpu_count() or 1
+    workers = given.workers
     trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="gridtide-mutants-") as directory, ThreadPoolExecutor(workers) as pool:
         for number in range(workers):

@@ -18,5 +18,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 echo "Installing the locked packages (a minute or two the first time) ..."
-.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+# The lock names everything, so pip has nothing to resolve (--no-deps); asked to, it would stumble over a newer release of
+# what a package wants with an extra.
+.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

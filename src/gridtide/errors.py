@@ -7,11 +7,14 @@
     ├── AccessDenied                 no token, a bad token, or a role that may not do this
     ├── NotFound                     no worker, job, group ... of that name
     ├── Conflict                     right request, wrong moment (a job that has ended, a state that has moved on)
+    ├── ImageError                   an image cannot be built, imported or used
+    ├── ContextError                 what a machine shall be told is wrong (file, line), or does not fit
     ├── StoreError                   the store did not do as told
     │   ├── StoreUnavailable         it did not answer; nothing was changed
     │   └── LeaseLost                another controller leads now; nothing was changed
     └── SourceError                  a queue or a cloud did not answer as it should
         ├── QueueError
+        │   └── QueueNotReady        it works, but cannot say yet; with the time to ask again
         └── CloudError
             ├── NoCapacity           the zone is sold out
             ├── QuotaExceeded        with its scope
@@ -68,6 +71,14 @@ class Conflict(GridtideError):
     """The request makes sense, but not in the present state."""
 
 
+class ImageError(GridtideError):
+    """An image cannot be built, imported, verified or used."""
+
+
+class ContextError(GridtideError):
+    """A context cannot be rendered; ``where`` names layer, file and line."""
+
+
 class StoreError(GridtideError):
     """The store did not do as told."""
 
@@ -86,6 +97,14 @@ class SourceError(GridtideError):
 
 class QueueError(SourceError):
     """A queue could not be read, or did not take an order."""
+
+
+class QueueNotReady(QueueError):
+    """The queue works, but cannot say yet what is asked, e.g. just after its start. ``ask_again`` is in seconds."""
+
+    def __init__(self, what: str, *, ask_again: float, where: str = "", remedy: str = "") -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.ask_again = ask_again
 
 
 class CloudError(SourceError):

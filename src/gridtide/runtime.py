@@ -18,10 +18,11 @@ import structlog
 
 from gridtide.clock import Clock, SystemClock
 from gridtide.clouds.protocol import Cloud, Finding, Level
-from gridtide.context.agent import ContextSettings, agent_context
-from gridtide.control.assembly import Assembly, Timing
+from gridtide.context.rendering import user_data
+from gridtide.control.assembly import NOTHING_TO_FETCH, Assembly, Timing
 from gridtide.control.controller import Controller
 from gridtide.control.lease import LeaseKeeper
+from gridtide.control.powering import PowerSaving, no_power_saving
 from gridtide.control.sources import Rhythm
 from gridtide.control.spawning import Spawning
 from gridtide.control.tokens import make_secret
@@ -33,12 +34,14 @@ from gridtide.drivers import (
     private_directory,
     spawned_queue,
 )
-from gridtide.errors import GridtideError, LeaseLost, StoreError
+from gridtide.errors import GridtideError, LeaseLost, QueueNotReady, StoreError
 from gridtide.logs import configure_logs
 from gridtide.model.ids import CloudName, GroupName, QueueName
 from gridtide.model.workers import Worker
 from gridtide.pilot.queue import PilotQueue
-from gridtide.queues.protocol import Queue
+from gridtide.queues.protocol import HasCheck, HasClose, Queue
+from gridtide.queues.slurm.lending import Lending
+from gridtide.queues.slurm.queue import SlurmQueue
 from gridtide.service.app import make_app
 from gridtide.service.server import serve
 from gridtide.service.settings import ServiceSettings
@@ -51,6 +54,8 @@ from gridtide.store.database import Database
 from gridtide.store.opening import open_store
 from gridtide.store.owner import lives, this_process
 from gridtide.store.sql import SqlFleetStore
+from gridtide.telling import check as check_tellings
+from gridtide.telling import image_digests, tellings
 
 log = structlog.get_logger("gridtide.site")
 
@@ -156,13 +161,20 @@ class _LeadingSite:
             leading.site = building.site
             listener.close()
             await asyncio.gather(*(cloud.close() for cloud in building.clouds.values()))
+            await asyncio.gather(*(queue.close() for queue in building.queues.values() if isinstance(queue, HasClose)))
 
     async def run(self, stop: asyncio.Event, ready: Callable[[str], None]) -> None:
         """Serve and control until told to stop, or until another controller leads (LeaseLost)."""
         await self.controller.load()
         await self.controller.open_site(actor="controller")
         settings, spawner = self._spawning()
-        app = make_app(self.controller, self.pilot, settings, spawner=spawner)
+        app = make_app(
+            self.controller,
+            self.pilot,
+            settings,
+            spawner=spawner,
+            power_saver=PowerSaving(self.controller, self._lending, self.clock),
+        )
         await hand_over(self.site, self.listener, self.controller.store, self.clock)
         work = [
             serve(app, listen=self.listener.bound, tls=self.listener.tls, ready=lambda _: ready(self.listener.url)),
@@ -195,10 +207,19 @@ class _LeadingSite:
         settings = ServiceSettings(site=self.site.name, aliec2_group=group, pilot_queues=pilot_queues)
         return settings, Spawning(self.controller, queue, group, self.clock)
 
+    def _lending(self, group: GroupName) -> tuple[QueueName, Lending]:
+        """NotFound for a group without power saving."""
+        rules = self.controller.rules.groups.get(group)
+        queue = None if rules is None else self.queues.get(rules.queue)
+        if not isinstance(queue, SlurmQueue) or queue.lending is None:
+            raise no_power_saving(group)
+        return queue.name, queue.lending
+
     async def _follow_file(self) -> None:
         """Reload when the site file, or a context file that it names, has new contents."""
         while True:
-            watched = [one.path for files in self.site.context.values() for one in files]
+            layers = [*self.site.context.values(), *self.site.shared_context.values()]
+            watched = [one.path for files in layers for one in files]
             async for _ in changed(self.site.path, *watched):
                 try:
                     told = await self.controller.reload()
@@ -240,7 +261,9 @@ class _Building:
         return assembly, "; ".join(told) or "nothing has changed"
 
     def assemble(self, site: Site) -> Assembly:
-        """The drivers that a file asks for."""
+        """The drivers that a file asks for. ContextError, and nothing is replaced, when machines cannot be told."""
+        told = tellings(site, self.listener.url, self.listener.authority)
+        check_tellings(site, told)
         clouds = {
             name: self.clouds[name]
             if name in self.clouds and self.site.clouds.get(name) == settings
@@ -252,8 +275,7 @@ class _Building:
             for name, settings in site.queues.items()
         }
         self.clouds, self.queues = clouds, queues
-        rules = site.rules()
-        context = ContextSettings((self.listener.url,), self.listener.authority, "exit")
+        rules = site.rules(image_digests(site))
 
         scripted = GroupName(site.service.aliec2.group) if site.service.aliec2 is not None else None
         scripts = spawned_queue(site, queues) if scripted is not None else None
@@ -261,14 +283,17 @@ class _Building:
         def render(worker: Worker, token: str) -> bytes:
             if scripts is not None and worker.group == scripted:
                 return scripts.script(worker.id)
-            return agent_context(worker, token, context, rules.groups[worker.group].attributes)
+            return user_data(worker, token, told[worker.group, worker.cloud]).content
+
+        def fetch(worker: Worker, token: str) -> bytes:
+            return user_data(worker, token, told[worker.group, worker.cloud]).fetched or NOTHING_TO_FETCH
 
         return Assembly(
             rules=rules,
             queues=queues,
             clouds=clouds,
             render=render,
-            images={name: group.image for name, group in site.groups.items()},
+            fetch=fetch,
             timing=_timing(site),
             heartbeats={name: group.heartbeat for name, group in site.groups.items()},
             planned_attributes=planned_attributes(),
@@ -297,11 +322,20 @@ async def check_site(path: Path) -> list[Finding]:
         return [Finding(error.where, Level.ERROR, error.what, error.remedy) for error in wrong]
     site = load(path)
     findings = [Finding("site file", Level.OK, f"{path} can be used")]
+    findings += _check_contexts(site)
     findings += _check_state(site)
     findings += await _check_clouds(site)
     findings += await _check_store(site)
     findings += await check_service(site)
     return findings
+
+
+def _check_contexts(site: Site) -> Sequence[Finding]:
+    try:
+        check_tellings(site, tellings(site, site.service.url_on(site.service.listen.port), None))
+    except GridtideError as error:
+        return [Finding("context", Level.ERROR, f"{error.where}: {error.what}", error.remedy)]
+    return [Finding("context", Level.OK, "every group's machines can be told what they are")]
 
 
 def _check_state(site: Site) -> Sequence[Finding]:
@@ -349,14 +383,35 @@ async def _check_store(site: Site) -> Sequence[Finding]:
         pilot = None
         if found is not None:
             pilot = PilotQueue(database, private_directory(found[1].storage), SystemClock(), wake=lambda _: None)
-        for name, settings in site.queues.items():
-            queue = make_queue(name, settings, pilot)
-            async with asyncio.timeout(site.controller.queue_deadline):
-                waiting = sum(row.count for row in await queue.demand([]))
-                nodes = len(await queue.nodes())
-            findings.append(Finding(f"queue {name}", Level.OK, f"it answers: {waiting} jobs wait, {nodes} nodes"))
-    except (GridtideError, TimeoutError) as error:
-        findings.append(Finding("queue", Level.ERROR, str(error) or "no answer in time", "look at its address"))
+        for name in site.queues:
+            findings += await _check_queue(name, site, pilot)
+    except GridtideError as error:
+        findings.append(Finding("store", Level.ERROR, str(error), error.remedy))
     finally:
         await database.close()
+    return findings
+
+
+async def _check_queue(name: QueueName, site: Site, pilot: PilotQueue | None) -> Sequence[Finding]:
+    findings: list[Finding] = []
+    try:
+        queue = make_queue(name, site.queues[name], pilot)
+    except GridtideError as error:
+        return [Finding(f"queue {name}", Level.ERROR, error.what, error.remedy)]
+    try:
+        async with asyncio.timeout(site.controller.queue_deadline):
+            findings += await queue.check() if isinstance(queue, HasCheck) else ()
+            waiting = sum(row.count for row in await queue.demand([]))
+            nodes = len(await queue.nodes())
+        findings.append(Finding(f"queue {name}", Level.OK, f"it answers: {waiting} jobs wait, {nodes} nodes"))
+    except QueueNotReady as error:
+        findings.append(Finding(f"queue {name}", Level.WARNING, error.what, "the site waits for it; nothing to do"))
+    except GridtideError as error:
+        findings.append(Finding(f"queue {name}", Level.ERROR, str(error), error.remedy or "look at its address"))
+    except TimeoutError:
+        late = f"no answer within {site.controller.queue_deadline:g} s"
+        findings.append(Finding(f"queue {name}", Level.ERROR, late, "look at its address"))
+    finally:
+        if isinstance(queue, HasClose):
+            await queue.close()
     return findings

@@ -8,7 +8,8 @@ machines, the maximum was kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, Self
 
@@ -21,8 +22,9 @@ from gridtide.control.assembly import Assembly, Timing
 from gridtide.control.controller import Controller
 from gridtide.control.lease import LeaseKeeper
 from gridtide.control.sources import Rhythm
-from gridtide.model.ids import CloudName, Generation, GroupName, QueueName, ShapeName
+from gridtide.model.ids import CloudName, Generation, GroupName, QueueName, ShapeName, WorkerId
 from gridtide.model.machines import Quota
+from gridtide.model.reasons import Reason
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import CloudRules, GroupRules, Policy, QueuePolicy, SiteRules
 from gridtide.model.workers import Worker, WorkerState
@@ -49,7 +51,10 @@ TIMING = Timing(
 
 
 class Site:
-    """One queue, one or more clouds, one group; change what a scenario needs before ``up()``."""
+    """One queue, one or more clouds, one group; change what a scenario needs before ``up()``.
+
+    Further groups come from :meth:`add_group`; ``queues`` makes further queues, ``more_shapes`` further shapes.
+    """
 
     def __init__(
         self,
@@ -63,20 +68,29 @@ class Site:
         call_time: float = 0.0,
         drain_delay: float = 0.0,
         quota: Quota | None = None,
-        join_deadline: float = 600.0,
+        join_deadline: float | None = 600.0,
         lease: float = 600.0,
         may_pass_maximum: bool = False,
         leave_when_drained: bool = True,
+        shape: Shape = SHAPE,
+        image: str | None = None,
+        queues: int = 1,
+        more_shapes: Sequence[Shape] = (),
+        share: float = 1.0,
     ) -> None:
         self.clock = LoopClock()
         self.random = Random(7)
-        self.queue = FakeQueue(QUEUE, self.clock, self.random, drain_delay=drain_delay)
+        self.queues = [
+            FakeQueue(QueueName(f"{QUEUE}{number or ''}"), self.clock, self.random, drain_delay=drain_delay)
+            for number in range(queues)
+        ]
+        self.queue = self.queues[0]
         self.clouds = [
             FakeCloud(
                 CloudName(f"{CLOUD}{number or ''}"),
                 self.clock,
                 self.random,
-                shapes=(SHAPE,),
+                shapes=(shape, *more_shapes),
                 boot_time=boot_time,
                 list_lag=list_lag,
                 call_time=call_time,
@@ -84,9 +98,7 @@ class Site:
             )
             for number in range(clouds)
         ]
-        self.world = FakeWorld(
-            self.clouds, [self.queue], self.clock, self.random, leave_when_drained=leave_when_drained
-        )
+        self.world = FakeWorld(self.clouds, self.queues, self.clock, self.random, leave_when_drained=leave_when_drained)
         self.store = MemoryFleetStore()
         self.maximum = maximum
         self.may_pass_maximum = may_pass_maximum
@@ -101,9 +113,13 @@ class Site:
             maximum=maximum,
             policy=policy or QueuePolicy(idle_for=IDLE_FOR),
             join_deadline=join_deadline,
+            image=image,
             lease=lease,
+            share=share,
         )
+        self._more_groups: dict[GroupName, GroupRules] = {}
         self._quota = quota or Quota()
+        self._join_secrets: dict[WorkerId, str] = {}
         self._process = 0
         self._dead: set[int] = set()
         self.controllers: dict[int, tuple[Controller, asyncio.Task[None]]] = {}
@@ -113,24 +129,57 @@ class Site:
         """The first one."""
         return self.clouds[0]
 
+    def add_group(
+        self,
+        name: str,
+        *,
+        queue: int = 0,
+        shapes: Sequence[Shape] = (),
+        share: float = 1.0,
+        maximum: int | None = None,
+        minimum: int = 0,
+        policy: Policy | None = None,
+    ) -> GroupName:
+        """Like the first one, but for what is given."""
+        self._more_groups[GroupName(name)] = replace(
+            self._group,
+            name=GroupName(name),
+            queue=self.queues[queue].name,
+            shapes=tuple(shape.name for shape in shapes),
+            share=share,
+            maximum=self.maximum if maximum is None else maximum,
+            minimum=minimum,
+            policy=policy or self._group.policy,
+        )
+        return GroupName(name)
+
     # --- controllers
 
     def assembly(self) -> Assembly:
         """As the site file would give it."""
         rules = SiteRules(
             name="site",
-            groups={GROUP: self._group},
+            groups={GROUP: self._group, **self._more_groups},
             clouds={cloud.name: CloudRules(cloud.name, self._quota, cloud.settle) for cloud in self.clouds},
-            queues=(QUEUE,),
+            queues=tuple(queue.name for queue in self.queues),
         )
         context = ContextSettings(("http://127.0.0.1:1",), None, "exit")
+
+        def render(worker: Worker, token: str) -> bytes:
+            self._join_secrets[worker.id] = token.rpartition(".")[2]
+            return agent_context(worker, token, context, {})
+
         return Assembly(
             rules=rules,
-            queues={QUEUE: self.queue},
+            queues={queue.name: queue for queue in (self.queue, *self.queues[1:])},
             clouds={cloud.name: cloud for cloud in self.clouds},
-            render=lambda worker, token: agent_context(worker, token, context, {}),
+            render=render,
             timing=TIMING,
         )
+
+    def join_secret(self, worker: WorkerId) -> str:
+        """What the context told its machine."""
+        return self._join_secrets[worker]
 
     async def up(self) -> Controller:
         """Start a controller process; it leads at once if nobody else does."""
@@ -175,6 +224,11 @@ class Site:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
+    async def update(self, generation: str) -> Controller:
+        """A new image or context in the site file: its controller is started anew with it."""
+        self._group = replace(self._group, generation=Generation(generation))
+        return await self.restart()
+
     async def restart(self) -> Controller:
         """kill -9, then a new process."""
         await self.kill()
@@ -194,6 +248,22 @@ class Site:
     def machines(self) -> int:
         """Machines of ours that really exist now."""
         return sum(machine.worker is not None for cloud in self.clouds for machine in cloud.alive())
+
+    def submit(self, number: int, *, queue: int = 0, **job: Any) -> list[str]:
+        """Let jobs wait in a queue, which tells of it."""
+        made = self.queues[queue].submit(number, **job)
+        self.controller.queue_changed(self.queues[queue].name)
+        return made
+
+    def of_group(self, group: GroupName) -> list[Worker]:
+        """Its workers, in any state."""
+        return [worker for worker in self.workers if worker.group == group]
+
+    def why_demand(self, label: str, queue: QueueName = QUEUE) -> Reason:
+        """Why these jobs wait."""
+        cycle = self.controller.cycle
+        assert cycle is not None
+        return cycle.plan.why_demand[(queue, label)]
 
     def launches(self) -> int:
         """Machines ever made."""

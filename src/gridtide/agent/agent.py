@@ -1,4 +1,4 @@
-"""The agent: joins the service, pulls jobs, runs them, delivers their results, leaves.
+"""The agent: joins the service, pulls jobs, runs them, delivers their results, leaves; or keeps a batch node running.
 
 One file, standard library only, Python 3.8 or later, started as ``python3 -I agent.py --context FILE``. It speaks what
 docs/worker-protocol.md says; docs/explanation/agent.md tells why it is built like this. Three kinds of process:
@@ -7,10 +7,14 @@ docs/worker-protocol.md says; docs/explanation/agent.md tells why it is built li
     zygote     forked first, before there are threads or secrets; forks a runner per job (2 ms instead of a new Python)
     runner     one per attempt, a session of its own: starts the job, enforces its limits, writes ``result.json``
 
-All that matters is on disk, so the result of a job outlives the agent:
+In a node of a batch system (``kind`` "batch" in the answer to the join) the agent pulls no jobs: it writes the ordered
+files, runs the ordered commands and keeps the ordered services running; each is a process that the zygote forked.
+
+All that matters is on disk, so jobs and services outlive the agent:
 
     context.json  agent.json  taken  agent.lock  cache/<digest>
     jobs/<job>-<attempt>/  assignment.json  runner.json  result.json  cancel  stdout  stderr  tmp/  work/
+    batch/ready  batch/closed  batch/<service or command>/  program.json  process.json  result.json  output  output.1
 """
 
 from __future__ import annotations
@@ -22,12 +26,14 @@ import contextlib
 import ctypes
 import fcntl
 import glob
+import grp
 import hashlib
 import ipaddress
 import json
 import os
 import platform
 import posixpath
+import pwd
 import random
 import re
 import resource
@@ -36,11 +42,12 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import time
 import traceback
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Awaitable, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Tuple, TypeVar, Union
@@ -75,6 +82,18 @@ TEXT_LIMIT = 2000
 """Characters of a result's text; the service refuses a much longer one."""
 ANSWER_LIMIT = 16 * 1024 * 1024
 """Bytes of an answer that is not a file; a longer one is nonsense and would only fill the memory."""
+OUTPUT = 1024 * 1024
+"""Bytes of a service's output after which it begins anew; the part before is kept beside it."""
+STEADY = 60.0
+"""Seconds after which a service counts as running well: when it ends, it is started again without a long pause."""
+PREPARED = 600.0
+"""Seconds that a command which makes the node ready may take; one that hangs would keep the machine useless."""
+ORDERED = 60.0
+"""Seconds that a local drain or resume may take: with the network gone, a batch system's own tools like to hang."""
+LOOKS = 2
+"""Looks in a row that must find no running job before a node leaves; one may fall between two processes of a job."""
+LISTED = 1000
+"""Most running jobs in a sign of life; the service refuses more than 1024."""
 TOKEN_OPEN_HOSTS = ("localhost", "10.0.2.2")
 """Names that plain HTTP may go to beside loopback addresses; the second is the host seen from QEMU's user network."""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -114,6 +133,16 @@ def read_json(path: Path) -> Optional[Json]:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def boot_report(boot: Json) -> Json:
+    """What ``boot.json`` says (seconds of the machine's boot clock), and now; for a machine that was continued from a
+    saved state the clock began when it was continued. What is no plain number is left out: no join may fail for it."""
+    names = ("origin", "user_space", "context", "agent")
+    told = {name: boot[name] for name in names if isinstance(boot.get(name), (int, float))}
+    report: Json = {name: float(value) for name, value in told.items() if abs(value) < 1e9}
+    report["now"] = time.clock_gettime(time.CLOCK_BOOTTIME) - report.pop("origin", 0.0)
+    return report
 
 
 def remove_tree(path: Path) -> None:
@@ -729,6 +758,52 @@ def signal_name(number: int) -> str:
         return "signal %d" % number
 
 
+def boot_id() -> str:
+    """Which start of the machine this is: process numbers of another one mean nothing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def claim(path: Path) -> bool:
+    """Say in this file, which must not be there yet, that this process does the work. False: another one does."""
+    found = process_stat(os.getpid())
+    mine = path.with_name("%s.%d" % (path.stem, os.getpid()))
+    mine.write_text(json.dumps({"pid": os.getpid(), "started": found[1] if found else 0, "boot": boot_id()}))
+    try:
+        os.link(str(mine), str(path))
+    except FileExistsError:
+        return False
+    finally:
+        mine.unlink()
+    return True
+
+
+def claimed_by(path: Path) -> int:
+    """Number of the living process that made this claim, or 0."""
+    values = read_json(path)
+    if not values or values.get("boot") != boot_id():
+        return 0
+    pid = int(values.get("pid", 0))
+    found = process_stat(pid)
+    return pid if found and found[1] == values.get("started") else 0
+
+
+def restore_signals() -> None:
+    """For a program that is about to start: what we ignore or block is no business of its."""
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGPIPE", "SIGXFSZ", "SIGCHLD"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+
+
+def redirect(output: Path, errors: Path) -> None:
+    """No input; output to the ends of these files."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for target, path in ((1, output), (2, errors)):
+        os.dup2(os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), target)
+
+
 @dataclass(frozen=True)
 class Assignment:
     """One attempt of a job, checked: nothing in it points out of the job's directory."""
@@ -881,7 +956,7 @@ class Runner:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         subreaper = prctl(PR_SET_CHILD_SUBREAPER, 1)
-        if not self._claim():
+        if not claim(self.directory / "runner.json"):
             return
         started = time.monotonic()
         trouble = self._start()
@@ -893,16 +968,6 @@ class Runner:
             mark = job_mark(self._assignment.job, self._assignment.attempt, self._worker, self.directory)
             send_signal([pid for pid in marked_processes(mark) if pid != os.getpid()], signal.SIGKILL)
         self._write(self._report(time.monotonic() - started))
-
-    def _claim(self) -> bool:
-        found = process_stat(os.getpid())
-        mine = self.directory / ("runner.%d" % os.getpid())
-        mine.write_text(json.dumps({"pid": os.getpid(), "started": found[1] if found else 0, "boot": boot_id()}))
-        try:
-            os.link(str(mine), str(self.directory / "runner.json"))
-        except FileExistsError:
-            return False
-        return True
 
     def _start(self) -> str:
         """Start the job's main process; returns what went wrong, in words."""
@@ -926,9 +991,7 @@ class Runner:
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.umask(0o077)
-        for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGPIPE", "SIGXFSZ"):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        restore_signals()
         with contextlib.suppress(OSError):
             # If memory runs out, the kernel shall take the job and not the runner, who can tell what happened.
             Path("/proc/self/oom_score_adj").write_text("1000")
@@ -936,9 +999,7 @@ class Runner:
         soft = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for target, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(str(self.directory / name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), target)
+        redirect(self.directory / "stdout", self.directory / "stderr")
         os.chdir(str(self.directory / "work"))
         executable = self._assignment.executable
         path = executable if executable.startswith("/") else str(self.directory / "work" / safe_path(executable))
@@ -1053,14 +1114,6 @@ class Runner:
                 time.sleep(1.0)  # another job may end and give its disk back; without a result this one is lost
 
 
-def boot_id() -> str:
-    """Which start of the machine this is: process numbers of another one mean nothing."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
 def disk_is_full(directory: Path) -> bool:
     """Less than 1 MiB, or no file more."""
     found = os.statvfs(str(directory))
@@ -1068,7 +1121,8 @@ def disk_is_full(directory: Path) -> bool:
 
 
 class Zygote:
-    """Forks the runners. Made before there is a thread, a token or a connection that they could inherit.
+    """Forks the runners, and a batch node's programs. Made before there is a thread, a token, a lock or a connection
+    that they could inherit.
 
     A runner says on the same channel that it is done; so its end is known at once, without polling.
     """
@@ -1084,8 +1138,8 @@ class Zygote:
                 os._exit(0)
         theirs.close()
 
-    def start_runner(self, order: Json) -> None:
-        """OSError when the zygote is gone."""
+    def start(self, order: Json) -> None:
+        """A runner; or, with "program" in the order, what that directory describes. OSError when the zygote is gone."""
         self.channel.send(json.dumps(order).encode())
 
     def ended(self) -> Optional[str]:
@@ -1108,7 +1162,7 @@ class Zygote:
             order = json.loads(message)
             if os.fork() == 0:
                 try:
-                    Runner(order).run()
+                    become_program(Path(order["directory"])) if "program" in order else Runner(order).run()
                 except BaseException:  # noqa: BLE001  the last stop before the process ends: leave a trace
                     say("runner of %s: %s" % (order["directory"], traceback.format_exc()))
                 finally:
@@ -1319,12 +1373,7 @@ class Job:
 
     def _runner(self) -> int:
         """Process number of the living runner, or 0."""
-        claim = read_json(self.directory / "runner.json")
-        if not claim or claim.get("boot") != boot_id():
-            return 0
-        pid = int(claim.get("pid", 0))
-        found = process_stat(pid)
-        return pid if found and found[1] == claim.get("started") else 0
+        return claimed_by(self.directory / "runner.json")
 
     async def _watch(self) -> None:
         started, ended = time.monotonic(), self.ended.wait()
@@ -1482,6 +1531,514 @@ async def in_thread(function: Callable[..., T], *arguments: object) -> T:
     return await asyncio.get_event_loop().run_in_executor(None, lambda: function(*arguments))
 
 
+# --- a node of a batch system ---------------------------------------------------------------------------------------
+
+
+def is_plain(text: object) -> bool:
+    """Whether it can be a name or a word for the system: a string without zero bytes and halves of characters."""
+    return isinstance(text, str) and not re.search("[\0\ud800-\udfff]", text)
+
+
+def texts(value: object, what: str) -> List[str]:
+    """A list of strings that programs can be given. ValueError names what it should be."""
+    if not isinstance(value, list) or not all(map(is_plain, value)):
+        raise ValueError("%s: not a list of strings" % what)
+    return value
+
+
+def command_of(value: object, what: str) -> List[str]:
+    """The same, with a program in front."""
+    words = texts(value, what)
+    if not words or not words[0]:
+        raise ValueError("%s: it names no program" % what)
+    return words
+
+
+def objects(values: Mapping[str, Any], name: str) -> List[Json]:
+    """A list of objects, maybe empty. ValueError names it."""
+    found = values.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise ValueError("%s: not a list of objects" % name)
+    return found
+
+
+@dataclass(frozen=True)
+class OrderedFile:
+    """A file that the batch system needs in its place."""
+
+    path: str
+    content: bytes = field(repr=False)
+    mode: int
+    owner: str
+
+    @classmethod
+    def from_json(cls, values: Json) -> OrderedFile:
+        """ValueError, in one line, that does not tell the content."""
+        path, content = values.get("path"), values.get("content")
+        mode, owner = values.get("mode", "0600"), values.get("owner", "root")
+        if not isinstance(path, str) or not is_plain(path) or not re.match(r"(/(?!\.\.?(/|\Z))[^/\n]+)+\Z", path):
+            raise ValueError("the file %r is not at an absolute, plain path" % (path,))
+        if not isinstance(mode, str) or not re.match(r"[0-7]{3,4}\Z", mode):
+            raise ValueError("the mode of the file %s is not octal" % path)
+        if not isinstance(owner, str) or not owner or not is_plain(owner):
+            raise ValueError("the file %s has no owner" % path)
+        try:
+            return cls(path, str.encode(content), int(mode, 8), owner)  # type: ignore[arg-type]
+        except (TypeError, UnicodeError):
+            raise ValueError("the content of the file %s is not text" % path) from None
+
+    def write(self) -> None:
+        """Put it in its place, as a whole. OSError or ValueError when that does not work.
+
+        A link in that place is replaced, never followed. Without the rights of root all files are our own.
+        """
+        *parents, name = self.path.split("/")[1:]
+        owner = owner_of(self.owner) if os.geteuid() == 0 else None
+        parent = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+        partial = ".%s.gridtide-new" % name
+        try:
+            for step in parents:
+                below = enter(parent, step)
+                os.close(parent)
+                parent = below
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial, dir_fd=parent)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with open(os.open(partial, flags, 0o600, dir_fd=parent), "wb", buffering=0) as handle:
+                if owner is not None:
+                    os.fchown(handle.fileno(), *owner)
+                os.fchmod(handle.fileno(), self.mode)  # after the owner, which takes set-user-id bits away
+                view = memoryview(self.content)
+                while view:
+                    view = view[handle.write(view) :]
+                os.fsync(handle.fileno())
+            os.rename(partial, name, src_dir_fd=parent, dst_dir_fd=parent)
+        finally:
+            os.close(parent)
+
+
+def enter(parent: int, name: str) -> int:
+    """Open a directory below this one, made where it is missing. Links are followed only where root or we made them."""
+    made = False
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+        made = True
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    trusted = stat.S_ISLNK(found.st_mode) and found.st_uid in (0, os.geteuid())
+    handle = os.open(name, flags if trusted else flags | os.O_NOFOLLOW, dir_fd=parent)
+    if made:
+        os.fchmod(handle, 0o755)  # like any directory of the system, whatever our umask
+    return handle
+
+
+def owner_of(name: str) -> Tuple[int, int]:
+    """Number of the user, and of the group of the same name, else of the user's own. ValueError: nobody's name."""
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        raise ValueError("there is no user %s" % name) from None
+    try:
+        return user.pw_uid, grp.getgrnam(name).gr_gid
+    except KeyError:
+        return user.pw_uid, user.pw_gid
+
+
+@dataclass(frozen=True)
+class OrderedService:
+    """A program that shall always run."""
+
+    name: str
+    command: List[str]
+    environment: Dict[str, str]
+
+    @classmethod
+    def from_json(cls, values: Json) -> OrderedService:
+        """ValueError, in one line."""
+        name, environment = values.get("name"), values.get("environment", {})
+        if not isinstance(name, str) or not re.match(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}\Z", name):
+            raise ValueError("%r is no name of a service" % (name,))
+        if not isinstance(environment, dict) or any(not key or "=" in key for key in environment):
+            raise ValueError("service %s: its environment is not legal" % name)
+        texts([*environment, *environment.values()], "service %s: its environment" % name)
+        return cls(name, command_of(values.get("command"), "service %s: its command" % name), dict(environment))
+
+
+@dataclass(frozen=True)
+class BatchOrders:
+    """How this machine becomes a node of a batch system, checked before anything is done."""
+
+    files: List[OrderedFile]
+    prepare: List[List[str]]
+    services: List[OrderedService]
+    busy: List[str]
+    drain: List[str]
+    resume: List[str]
+
+    @classmethod
+    def from_json(cls, values: object) -> BatchOrders:
+        """ValueError, in one line, when anything is wrong: no part of such orders is followed."""
+        if not isinstance(values, dict):
+            raise ValueError("they say nothing about the batch system")
+        prepare = values.get("prepare", [])
+        if not isinstance(prepare, list):
+            raise ValueError("prepare: not a list of commands")
+        orders = cls(
+            [OrderedFile.from_json(item) for item in objects(values, "files")],
+            [command_of(words, "command %d of prepare" % number) for number, words in enumerate(prepare, 1)],
+            [OrderedService.from_json(item) for item in objects(values, "services")],
+            texts(values.get("busy", []), "busy"),
+            texts(values.get("drain", []), "drain"),
+            texts(values.get("resume", []), "resume"),
+        )
+        names = [service.name for service in orders.services]
+        if len(set(names)) < len(names):
+            raise ValueError("two services have the same name")
+        return orders
+
+
+def become_program(directory: Path) -> None:
+    """Run what is described there, in a process that the zygote forked: a service in its place, a command to its end.
+
+    Only who makes the claim goes on, whatever else was started for the same program before.
+    """
+    order = read_json(directory / "program.json") or {}
+    os.setsid()
+    restore_signals()
+    if not claim(directory / "process.json"):
+        return
+    redirect(directory / "output", directory / "output")
+    child = os.fork() if order["ends"] else 0
+    if child == 0:
+        try:
+            os.umask(0o022)
+            os.chdir("/")
+            os.execvpe(order["command"][0], order["command"], order["environment"])  # noqa: S606
+        except OSError as error:
+            os.write(2, ("cannot run %s: %s\n" % (order["command"][0], error.strerror)).encode())
+        finally:
+            os._exit(127)
+    status = os.waitpid(child, 0)[1]
+    write_atomic(directory / "result.json", json.dumps({"status": status}))
+
+
+class Program:
+    """A command or service of the orders, in a directory of its own. It outlives the agent; the next one finds it."""
+
+    def __init__(self, agent: Agent, name: str, command: List[str], environment: Mapping[str, str]) -> None:
+        self._agent = agent
+        self.name = name
+        self.directory = agent.directory / "batch" / name
+        self._command, self._environment = command, environment
+        self._claim = self.directory / "process.json"
+
+    def process(self) -> int:
+        """Its number while it lives, or 0. A claim of our own bars it, it is not the program."""
+        pid = claimed_by(self._claim)
+        return 0 if pid == os.getpid() else pid
+
+    def was_claimed(self) -> bool:
+        """Whether a process took it on, alive or not."""
+        return self._claim.exists()
+
+    def start(self, *, ends: bool) -> None:
+        """Ask the zygote for it; only while none lives. OSError when the disk does not take what must be written."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("process.json", "result.json"):
+            with contextlib.suppress(FileNotFoundError):
+                (self.directory / name).unlink()
+        order = {"command": self._command, "environment": self._surroundings(), "ends": ends}
+        write_atomic(self.directory / "program.json", json.dumps(order))
+        self._agent.start_program(self.directory)
+
+    def _surroundings(self) -> Json:
+        result = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": pwd.getpwuid(os.geteuid()).pw_dir,
+            "LANG": "C.UTF-8",
+            "GRIDTIDE_WORKER": self._agent.context.worker,
+        }
+        result.update(self._environment)
+        if "GRIDTIDE_MACHINE" in os.environ:  # the process cloud's mark
+            result["GRIDTIDE_MACHINE"] = os.environ["GRIDTIDE_MACHINE"]
+        return result
+
+    def bar(self) -> None:
+        """One that was asked for and did not begin yet never will: the claim is ours."""
+        with contextlib.suppress(OSError):
+            claim(self._claim)
+
+    def signal(self, number: int) -> None:
+        """To its process; SIGKILL to all of its group."""
+        pid = self.process()
+        if pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, number) if number == signal.SIGKILL else os.kill(pid, number)
+
+    def limit_output(self) -> None:
+        """Keep at most twice the limit of what it wrote. It goes on writing to the same file, at its end."""
+        output = self.directory / "output"
+        with contextlib.suppress(OSError):
+            if output.stat().st_size > OUTPUT:
+                with open(str(output), "rb") as handle:
+                    handle.seek(-OUTPUT, os.SEEK_END)
+                    last = handle.read(OUTPUT)
+                os.truncate(str(output), 0)
+                with open(os.open(str(output) + ".1", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as older:
+                    older.write(last)
+
+    def last_words(self) -> str:
+        """The end of its output, for the log."""
+        with contextlib.suppress(OSError):
+            with open(str(self.directory / "output"), "rb") as handle:
+                handle.seek(max(0, os.fstat(handle.fileno()).st_size - 1000))
+                lines = handle.read().decode(errors="replace").split("\n")
+            words = " | ".join(line.strip() for line in lines[-6:] if line.strip())
+            return "; its last words: " + words if words else ""
+        return ""
+
+
+class Command(Program):
+    """A program that ends by itself."""
+
+    async def run(self, limit: float) -> str:
+        """To its end; returns what went wrong, in words. One that a former agent started is waited for."""
+        old = (self.directory / "result.json").exists()  # its process may need a moment to end
+        if old or not self.process():
+            with contextlib.suppress(OSError):
+                (self.directory / "output").unlink()
+            self.start(ends=True)
+        asked, result = time.monotonic(), None
+        try:
+            while True:
+                claimed, alive = self.was_claimed(), self.process()
+                result = read_json(self.directory / "result.json")  # after the look: it writes first and ends then
+                if result is not None:
+                    return self._verdict(int(result["status"]))
+                if claimed and not alive:
+                    return "it was killed" + self.last_words()
+                if time.monotonic() - asked > (limit if claimed else min(PATIENCE, limit)):
+                    return "it did not end within %g s" % limit if claimed else "no process could be started for it"
+                await asyncio.sleep(0.05)
+        finally:
+            if result is None:  # also when we are to leave
+                self.bar()
+                self.signal(signal.SIGKILL)
+
+    def _verdict(self, status: int) -> str:
+        words = self.last_words()
+        if status == 0:
+            say("%s: done%s" % (self.name, words))
+            return ""
+        if os.WIFSIGNALED(status):
+            return "ended by %s%s" % (signal_name(os.WTERMSIG(status)), words)
+        return "exited with %d%s" % (os.WEXITSTATUS(status), words)
+
+
+class Daemon(Program):
+    """A service: whenever it does not run, it is started."""
+
+    def __init__(self, agent: Agent, service: OrderedService) -> None:
+        super().__init__(agent, "service-" + service.name, service.command, service.environment)
+        self._pauses = Backoff(first=1.0, most=60.0)
+        self._running = 0
+        self._since = 0.0
+        self._asked: Optional[float] = None
+        self._due = 0.0
+
+    def look(self) -> bool:
+        """Start it if it is time to; whether that was done. OSError when the disk does not take it."""
+        now = time.monotonic()
+        claimed, alive = self.was_claimed(), self.process()  # in this order: it may be claimed just now
+        self.limit_output()
+        if alive:
+            self._note_running(alive, now)
+            return False
+        if self._running or (self._asked is not None and (claimed or now - self._asked > PATIENCE)):
+            self._note_end(now)
+        if self._asked is not None or now < self._due:
+            return False
+        self.start(ends=False)
+        self._asked = now
+        return True
+
+    def _note_running(self, process: int, now: float) -> None:
+        if process != self._running:
+            say("%s: %s as process %d" % (self.name, "found again" if self._asked is None else "runs", process))
+            self._running, self._since, self._asked = process, now, None
+        if now - self._since > STEADY:
+            self._pauses.reset()
+
+    def _note_end(self, now: float) -> None:
+        pause = self._pauses.pause()
+        say("%s: it ended; again in %.1f s%s" % (self.name, pause, self.last_words()))
+        self._running, self._asked, self._due = 0, None, now + pause
+
+
+class Node:
+    """Makes this machine a node of a batch system, keeps its services running, and knows when it may go.
+
+    Who gets which job, and the drain before an orderly end, are matters between the service and the batch system. The
+    node closes itself only when it must go, or when nobody can be asked.
+    """
+
+    def __init__(self, agent: Agent, orders: BatchOrders) -> None:
+        self._agent, self._orders = agent, orders
+        self._directory = agent.directory / "batch"
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        self._daemons = [Daemon(agent, service) for service in orders.services]
+        self._ready = self._reads("ready") == boot_id() != ""
+        self.closing = self._reads("closed") is not None
+        """The local drain was begun and not taken back. A former agent may have done so."""
+        self._closed = False
+        """It worked, and no service was started since."""
+        self._pauses, self._due = Backoff(first=1.0, most=30.0), 0.0
+        self._began = time.monotonic()
+        self.empty = False
+        """Nothing runs any more that it must wait for."""
+
+    def running(self) -> List[str]:
+        """The processes that stand for running jobs: name and number."""
+        wanted = {name[:15] for name in self._orders.busy}  # the kernel keeps no more (TASK_COMM_LEN)
+        found = []
+        for pid in all_processes() if wanted else []:
+            with contextlib.suppress(OSError):
+                name = Path("/proc/%d/comm" % pid).read_text(errors="replace").rstrip("\n")
+                if name in wanted and process_stat(pid):
+                    found.append("%s %d" % (name, pid))
+        return found
+
+    # --- make ready, keep running
+
+    async def serve(self) -> None:
+        """Files, commands, then the services, for ever. Nothing is begun in a machine that is to end."""
+        pauses = Backoff(first=1.0, most=60.0)
+        while not self._ready:
+            trouble = "" if self._agent.why_end() else await self._prepare()
+            if not (trouble or self._agent.why_end()):
+                self._write("ready", boot_id())
+                self._ready = True
+                break
+            pause = pauses.pause()
+            if trouble:
+                say("%s; again in %.1f s" % (trouble, pause))
+            await asyncio.sleep(pause)
+        while True:
+            self._look_after_services()
+            await asyncio.sleep(self._agent.context.sample)
+
+    async def _prepare(self) -> str:
+        """Returns what went wrong, in words."""
+        for file in self._orders.files:
+            try:
+                file.write()
+            except (OSError, ValueError) as error:
+                return "file %s: %s" % (file.path, getattr(error, "strerror", None) or error)
+        for number, words in enumerate(self._orders.prepare, 1):
+            trouble = await self._run("prepare-%d" % number, words, PREPARED)
+            if trouble:
+                return trouble
+        return ""
+
+    async def _run(self, name: str, words: List[str], limit: float) -> str:
+        try:
+            trouble = await Command(self._agent, name, words, {}).run(limit)
+        except OSError as error:
+            trouble = describe(error)
+        return "%s (%s): %s" % (name, words[0], trouble) if trouble else ""
+
+    def _look_after_services(self) -> None:
+        for daemon in self._daemons:
+            try:
+                if daemon.look():
+                    self._closed = False  # a service that begins anew may have forgotten that it was drained
+            except OSError as error:
+                say("%s: cannot be started: %s" % (daemon.name, describe(error)))
+
+    # --- close, open again, go
+
+    async def watch(self) -> None:
+        """Until it may go: it is to end, or nobody can be asked; it takes no new jobs; and none runs, twice."""
+        looks, before = 0, ""
+        while looks < LOOKS:
+            await asyncio.sleep(self._agent.context.sample)
+            why = self._agent.why_end()
+            if why != before:
+                say("closing this node: %s" % why if why else "the service answers again: this node goes on")
+                before, self._due = why, 0.0
+            busy = self.running() if why else []
+            stopped = self._agent.ordered("stop")  # the queue has confirmed that it is drained, unless forced
+            safe = self._closed or not self._ready or stopped
+            if why and not self._closed and self._ready and (busy or not stopped):
+                await self._close()
+            elif self.closing and self._agent.service.heard > self._began and not (why or self._agent.ordered("drain")):
+                await self._open()
+            looks = looks + 1 if why and safe and not busy else 0
+        if before and not self._agent.ordered("stop"):
+            self._agent.leave(before)
+        self.empty = True
+        self._agent.look_again()
+
+    async def _close(self) -> None:
+        """Refuse new jobs without anybody's help; what runs goes on."""
+        if not self.closing:
+            self.closing = True
+            self._write("closed", "")
+        self._closed = True  # and not any more, when a service is started while the command runs
+        if not await self._order("drain", self._orders.drain):
+            self._closed = False
+
+    async def _open(self) -> None:
+        """Take jobs again."""
+        self._closed = False
+        if await self._order("resume", self._orders.resume):
+            self.closing = False
+            with contextlib.suppress(OSError):
+                (self._directory / "closed").unlink()
+
+    async def _order(self, name: str, words: List[str]) -> bool:
+        """Whether it was done. What fails is tried again, with growing pauses."""
+        if time.monotonic() < self._due:
+            return False
+        trouble = await self._run(name, words, ORDERED) if words else ""
+        if not trouble:
+            self._pauses.reset()
+            return True
+        pause = self._pauses.pause()
+        say("%s; again in %.1f s" % (trouble, pause))
+        self._due = time.monotonic() + pause
+        return False
+
+    async def end(self) -> None:
+        """End the services: gently, then not; but what stands for a job is never ended."""
+        for daemon in self._daemons:
+            daemon.bar()
+            daemon.signal(signal.SIGTERM)
+        patience = time.monotonic() + 3 * self._agent.context.grace  # daemons say goodbye to others over the network
+        while any(daemon.process() for daemon in self._daemons):
+            if time.monotonic() > patience and not self.running():
+                say("services that do not end are killed")
+                for daemon in self._daemons:
+                    daemon.signal(signal.SIGKILL)
+                return
+            await asyncio.sleep(0.05)
+
+    # --- what the next agent must know
+
+    def _reads(self, name: str) -> Optional[str]:
+        try:
+            return (self._directory / name).read_text()
+        except OSError:
+            return None
+
+    def _write(self, name: str, text: str) -> None:
+        try:
+            write_atomic(self._directory / name, text)
+        except OSError as error:
+            # It matters after a restart only.
+            say("cannot note on disk that this node is %s: %s" % (name, describe(error)))
+
+
 # --- the agent ------------------------------------------------------------------------------------------------------
 
 
@@ -1545,6 +2102,8 @@ class Agent:
         self._zygote = zygote
         self._state: Json = {}
         self._jobs: Dict[Tuple[str, int], Job] = {}
+        self._node: Optional[Node] = None
+        """What it keeps running where a batch system hands out the jobs."""
         self._tasks: List[asyncio.Future[None]] = []
         self._changed = Bell()
         self._nudge = Bell()
@@ -1568,21 +2127,45 @@ class Agent:
         except OSError as error:
             say("cannot keep a token in %s: %s" % (self.directory, error.strerror))
             joined = False
+        status = 0 if joined else 1
         if joined:
-            self._recover()
-            for work in (self._keep_contact, self._keep_lease) + ((self._keep_asking,) if self._pulls() else ()):
-                self._tasks.append(asyncio.ensure_future(work()))
-            changed = self._changed.wait()
-            while not self._may_go():
-                await asyncio.wait([changed, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-                changed = self._changed.wait()
-                self._check_tasks()
-            for task in self._tasks:
-                task.cancel()
+            try:
+                self._start_work()
+            except ValueError as error:
+                self.leave("its orders cannot be followed: %s" % error)
+                status = 2
+            else:
+                await self._work()
             await self._say_goodbye()
         self.service.close()
+        # All is said: what asyncio has to complain of the connections cut off just now (before Python 3.11) is noise.
+        loop.set_exception_handler(lambda *_: None)
         shut_down(self.context.shutdown)
-        return 0 if joined else 1
+        return status
+
+    def _start_work(self) -> None:
+        """Of the kind that the queue wants. ValueError, and nothing was begun, when that cannot be done."""
+        works: List[Callable[[], Awaitable[None]]] = [self._keep_contact]
+        kind = self._state["joined"].get("kind")
+        if kind == "batch":
+            self._node = Node(self, BatchOrders.from_json(self._state["joined"].get("batch")))
+            works += [self._node.serve, self._node.watch]
+        else:
+            self._recover()
+            works += [self._keep_lease, self._keep_asking] if kind in (None, "pilot") else [self._keep_lease]
+        self._tasks = [asyncio.ensure_future(work()) for work in works]
+
+    async def _work(self) -> None:
+        changed = self._changed.wait()
+        while not self._may_go():
+            await asyncio.wait([changed, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            changed = self._changed.wait()
+            self._check_tasks()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        if self._node is not None:
+            await self._node.end()
 
     async def _join(self) -> bool:
         """Whether the service expects us."""
@@ -1602,6 +2185,8 @@ class Agent:
             kind = queue.get("kind") if isinstance(queue, dict) else None
             self._state["joined"] = {"lease": 600.0, "heartbeat": 10.0, "kind": kind}
             self._state["joined"]["single_use"] = answer.get("single_use") is True
+            if kind == "batch" and isinstance(queue, dict):
+                self._state["joined"]["batch"] = queue.get("batch")
             self._note_terms(answer)
             write_atomic(path, json.dumps(self._state), sync=True)
             self.context.forget_join_token()
@@ -1618,8 +2203,11 @@ class Agent:
 
     async def _ask_to_join(self) -> Optional[Json]:
         backoff, until = Backoff(), time.monotonic() + DELIVERY
-        values = {"worker_token": self.service.token, "host": self.context.host(), "agent": VERSION}
+        values: Json = {"worker_token": self.service.token, "host": self.context.host(), "agent": VERSION}
+        boot = read_json(self.directory / "boot.json")
         while not self._leaving and time.monotonic() < until:
+            if boot is not None:
+                values["boot"] = boot_report(boot)
             try:
                 return await self.service.ask("POST", "/v1/worker/join", values, token=self.context.join_token or "")
             except Refused as refusal:
@@ -1630,10 +2218,6 @@ class Agent:
                 say("join: %s; again in %.1f s" % (silence, pause))
                 await asyncio.wait({self._changed.wait()}, timeout=pause)
         return None
-
-    def _pulls(self) -> bool:
-        """Other queues than the pilot queue hand out their jobs themselves."""
-        return self._state["joined"].get("kind") in (None, "pilot")
 
     def _note_terms(self, values: Json) -> None:
         for name in ("lease", "heartbeat"):
@@ -1669,12 +2253,14 @@ class Agent:
         self._nudge.ring()
 
     def _may_go(self) -> bool:
+        if self._node is not None:
+            return self._node.empty
         if self._jobs or not (self._leaving or self._stopped):
             return False
         return self._stopped or not self.question.open or self.lease_is_over()
 
     async def _say_goodbye(self) -> None:
-        text = "ordered to stop" if self._stopped else self._leaving
+        text = ("ordered to stop" if self._stopped else self._leaving)[:900]  # the service takes 1 000
         backoff, until = Backoff(), time.monotonic() + FAREWELL
         while True:
             try:
@@ -1697,13 +2283,26 @@ class Agent:
 
     def draining(self) -> bool:
         """Whether no more jobs are wanted, by us or by the service."""
-        return bool(self._leaving) or self._ordered_drain or self._stopped
+        closed = self._node is not None and self._node.closing
+        return bool(self._leaving) or self._ordered_drain or self._stopped or closed
+
+    def why_end(self) -> str:
+        """Why a batch node shall become empty and go; nothing while it shall not. Only silence may pass again."""
+        ordered = "ordered to stop" if self._stopped else self._leaving
+        return ordered or (self._silence() if self.lease_is_over() else "")
+
+    def ordered(self, order: str) -> bool:
+        """Whether that ("drain" or "stop") is the service's word."""
+        return self._stopped if order == "stop" else self._ordered_drain
+
+    def _silence(self) -> str:
+        return "no contact with the service for %g s" % self._state["joined"]["lease"]
 
     async def _keep_lease(self) -> None:
         """The dead man's switch."""
         while not self.lease_is_over():  # noqa: ASYNC110  time passes by itself: there is no event to wait for
             await asyncio.sleep(max(0.01, self.service.heard + self._state["joined"]["lease"] - time.monotonic()))
-        self.leave("no contact with the service for %g s" % self._state["joined"]["lease"])
+        self.leave(self._silence())
 
     async def _keep_contact(self) -> None:
         """A sign of life per heartbeat; at once when we began to drain or became empty."""
@@ -1725,6 +2324,8 @@ class Agent:
         draining, asked = self.draining(), time.monotonic()
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
         running = [{"job": job, "attempt": attempt} for job, attempt in self._jobs]
+        if self._node is not None:
+            running = [{"job": name, "attempt": 1} for name in self._node.running()[:LISTED]]
         values = {"load": round(load, 3), "running": running, "draining": draining}
         answer = await self.service.ask("POST", "/v1/worker/alive", values)
         self._note_terms(answer)
@@ -1878,8 +2479,15 @@ class Agent:
             "grace": self.context.grace,
             "sample": self.context.sample,
         }
+        self._zygote_starts(order)
+
+    def start_program(self, directory: Path) -> None:
+        """Likewise, for what is described there."""
+        self._zygote_starts({"directory": str(directory), "program": True})
+
+    def _zygote_starts(self, order: Json) -> None:
         try:
-            self._zygote.start_runner(order)
+            self._zygote.start(order)
         except OSError:
             begin_again()
 
@@ -1920,7 +2528,7 @@ async def live(context: Context, zygote: Zygote) -> int:
 
 
 def main() -> int:
-    """Exit status 0: left after its work; 1: nobody expects this machine; 2: it cannot work here."""
+    """Exit status 0: left after its work; 1: nobody expects this machine; 2: it cannot work here. (70: a defect.)"""
     parser = argparse.ArgumentParser(description="Gridtide's worker agent")
     parser.add_argument("--context", required=True, type=Path, metavar="FILE")
     path = Path(os.path.abspath(str(parser.parse_args().context)))
@@ -1941,4 +2549,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Exception:  # noqa: BLE001  Python's own status would be 1, after which nobody starts us again
+        say(traceback.format_exc())
+        sys.exit(70)

@@ -9,7 +9,9 @@ from gridtide.cli.problems import Busy, Failed, NoService, ServiceFault, TimedOu
 from gridtide.errors import (
     AccessDenied,
     Conflict,
+    ContextError,
     GridtideError,
+    ImageError,
     InvalidRequest,
     JobDescriptionError,
     LeaseLost,
@@ -52,6 +54,8 @@ _CODES: Final[tuple[tuple[type[GridtideError], ExitCode], ...]] = (
     (Busy, ExitCode.UNAVAILABLE),
     (StoreUnavailable, ExitCode.UNAVAILABLE),
     (SourceError, ExitCode.UNAVAILABLE),
+    (ImageError, ExitCode.FAILED),
+    (ContextError, ExitCode.DESCRIPTION),
     (ServiceFault, ExitCode.INTERNAL),
     (TimedOut, ExitCode.TIMED_OUT),
 )

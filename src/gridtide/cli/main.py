@@ -8,7 +8,21 @@ import sys
 
 import typer
 
-from gridtide.cli import access, operating, results, running, sites, watching, work
+from gridtide.cli import (
+    access,
+    contexts,
+    draining,
+    images,
+    operating,
+    power,
+    results,
+    rollout,
+    running,
+    simulating,
+    sites,
+    watching,
+    work,
+)
 from gridtide.cli.command import OneLineErrors
 
 app = typer.Typer(
@@ -21,7 +35,21 @@ app = typer.Typer(
     help="Turn any cloud into an elastic grid site: workers rise with the queue and fall with it.",
 )
 
-for _room in (sites, running, watching, work, results, operating, access):
+for _room in (
+    sites,
+    simulating,
+    images,
+    contexts,
+    running,
+    watching,
+    work,
+    results,
+    draining,
+    operating,
+    rollout,
+    power,
+    access,
+):
     _room.register(app)
 
 

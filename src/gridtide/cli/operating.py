@@ -1,4 +1,4 @@
-"""Operators' commands: ``drain undrain scale reload``."""
+"""Operators' commands: ``undrain scale reload console``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Annotated, Final
 import typer
 
 from gridtide.cli import tables, views
-from gridtide.cli.asking import ask, progress
-from gridtide.cli.client import MOST_WORKERS, Client, patiently, segment
+from gridtide.cli.client import segment
 from gridtide.cli.command import Session, command
 from gridtide.cli.human import number, printable
-from gridtide.cli.problems import TimedOut, WrongUsage
+from gridtide.cli.problems import WrongUsage
 from gridtide.errors import NotFound
 from gridtide.store.ports import Json
 
@@ -27,29 +26,13 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for name, function in (("drain", drain), ("undrain", undrain), ("scale", scale), ("reload", reload)):
+    for name, function in (
+        ("undrain", undrain),
+        ("scale", scale),
+        ("reload", reload),
+        ("console", console),
+    ):
         command(app, name, panel="Operate")(function)
-
-
-def drain(
-    session: Session,
-    workers: Workers,
-    force: Annotated[
-        bool, typer.Option("--force", help="End them at once: jobs that run there are lost. Asks first.")
-    ] = False,
-    yes: Yes = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Return when all of them are gone.")] = False,
-    timeout: Annotated[float | None, typer.Option(min=0.0, help="Seconds for --wait.", show_default=False)] = None,
-) -> None:
-    """Give these workers no more jobs, and return each when it is empty. Load does not take this back."""
-    if force and not yes:
-        ask(f"End {number(len(workers), 'worker')} at once? Jobs that run there are lost.")
-    with session.client() as client:
-        answer = client.post("/v1/workers/drain", {"workers": workers, "force": force})
-        if wait:
-            _await_gone(session, client, frozenset(workers), timeout)
-    session.output.document(answer if answer is not None else {"workers": workers})
-    session.output.show(f"{number(len(workers), 'worker')} {'gone' if wait else 'ordered to drain'}")
 
 
 def undrain(session: Session, workers: Workers) -> None:
@@ -58,6 +41,20 @@ def undrain(session: Session, workers: Workers) -> None:
         answer = client.post("/v1/workers/undrain", {"workers": workers})
     session.output.document(answer if answer is not None else {"workers": workers})
     session.output.show(f"The order to drain {number(len(workers), 'worker')} is taken back")
+
+
+def console(
+    session: Session,
+    worker: Annotated[str, typer.Argument(metavar="WORKER", help="The worker, also one that is gone.")],
+    most: Annotated[int, typer.Option(min=1, max=4_194_304, metavar="BYTES", help="So much of its end.")] = 65_536,
+) -> None:
+    """Show what a worker's machine printed: kernel, scripts, agent. For machines that keep it."""
+    with session.client() as client:
+        content = client.read(f"/v1/workers/{segment(worker)}/console", {"most": most})
+    text = content.decode("utf-8", "replace")
+    session.output.document({"worker": worker, "console": text})
+    # Line by line: what a machine prints must not move the cursor of the terminal that shows it.
+    session.output.show("\n".join(printable(line.rstrip("\r")) for line in text.splitlines()))
 
 
 def scale(
@@ -112,21 +109,3 @@ def _count(text: str, option: str, word: str) -> int | None:
     if text.isdecimal() and text.isascii():
         return int(text)
     raise WrongUsage(f"{option} takes a number from 0 or {word!r}, not {text!r}")
-
-
-def _await_gone(session: Session, client: Client, wanted: frozenset[str], timeout: float | None) -> None:
-    until = None if timeout is None else session.now() + timeout
-    told = -1
-    query = {"limit": MOST_WORKERS}
-    with progress(session, "Draining") as say:
-        while True:
-            answer = patiently(lambda: client.get("/v1/workers", query), patience=_PATIENCE, sleep=session.sleep)
-            left = [row for row in views.workers(answer) if row.id in wanted]
-            if not left:
-                return
-            if len(left) != told:
-                told = len(left)
-                say(f"{number(told, 'worker')} left")
-            if until is not None and session.now() >= until:
-                raise TimedOut(f"{number(told, 'worker')} left; they go on draining")
-            session.sleep(_POLL)

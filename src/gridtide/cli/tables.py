@@ -31,14 +31,24 @@ _STATE_STYLES: Final = {
 
 
 def status(view: views.StatusView, now: float) -> RenderableType:
-    """Groups, then sources."""
+    """Groups, then jobs that no machine will run, then sources."""
     from rich.console import Group
     from rich.text import Text
 
     counted = {} if view.jobs is None else view.jobs
     jobs = ", ".join(f"{count} {state}" for state, count in counted.items() if count) or "none"
     head = Text.assemble((printable(view.site), "bold"), f"  {clock_time(now, now)}  jobs: {printable(jobs)}\n")
-    return Group(head, groups(view.groups), Text(), sources(view.sources))
+    parts = [head, groups(view.groups), Text(), *([stuck(view.stuck), Text()] if view.stuck else [])]
+    return Group(*parts, sources(view.sources))
+
+
+def stuck(rows: Sequence[views.StuckView]) -> RenderableType:
+    """One line for each kind of jobs."""
+    return table(
+        ("queue", "jobs", "stuck", "why"),
+        ((row.queue, str(row.count), row.label, row.reason.text) for row in rows),
+        right=("jobs",),
+    )
 
 
 def groups(rows: Sequence[views.GroupView]) -> RenderableType:

@@ -75,12 +75,22 @@ class SourceView(View):
     error: str | None = None
 
 
+class StuckView(View):
+    """Jobs that look alike and that no machine of ours will run as things are."""
+
+    queue: str
+    label: str
+    count: int
+    reason: ReasonView
+
+
 class StatusView(View):
     """The whole site at a glance."""
 
     site: str
     groups: tuple[GroupView, ...]
     sources: tuple[SourceView, ...]
+    stuck: tuple[StuckView, ...] = ()
     jobs: Mapping[str, int] | None = None
     """By state; None at a site without a queue of its own."""
 
@@ -123,6 +133,36 @@ class PlanView(View):
     actions: tuple[ActionView, ...]
     groups: Mapping[str, ReasonView | None]
     demand: tuple[DemandView, ...] = ()
+
+
+class SecondsView(View):
+    """How long something takes: in the middle, and in 19 of 20 cases at most."""
+
+    median: float
+    p95: float
+
+
+class BootsView(SecondsView):
+    """Boots that are known. ``shape`` and ``image`` None: of any."""
+
+    count: int
+    since: float
+    shape: str | None = None
+    image: str | None = None
+
+
+class EtaView(View):
+    """How long a job submitted now would wait. ``seconds`` None: not known, or something is in the way."""
+
+    free: bool
+    waiting: int | None = None
+    seconds: SecondsView | None = None
+    cloud: str | None = None
+    shape: str | None = None
+    image: str | None = None
+    policy_waits: float = 0.0
+    boot: BootsView | None = None
+    obstacle: ReasonView | None = None
 
 
 class HistoryView(View):
@@ -242,6 +282,11 @@ def plan(answer: Json) -> PlanView:
 def explanation(answer: Json) -> ExplanationView:
     """Of ``GET /v1/explain/SUBJECT``."""
     return _read(ExplanationView, answer)
+
+
+def eta(answer: Json) -> EtaView:
+    """Of ``GET /v1/groups/NAME/eta``."""
+    return _read(EtaView, answer)
 
 
 def events(answer: Json) -> list[EventView]:

@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: ``status workers plan explain events``."""
+"""Commands that look and change nothing: ``status workers plan explain eta events``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from gridtide.cli import tables, views
 from gridtide.cli.client import MOST_WORKERS, Client, patiently, resumed, segment
 from gridtide.cli.command import Session, command
+from gridtide.cli.human import clock_time, duration, number, printable
 from gridtide.cli.problems import Busy, NoService, ServiceFault
 from gridtide.model.workers import WorkerState
 from gridtide.store.ports import Json
@@ -28,7 +29,13 @@ Watch = Annotated[bool, typer.Option("--watch", "-w", help="Keep looking until C
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for name, function in (("status", status), ("workers", workers), ("plan", plan), ("explain", explain)):
+    for name, function in (
+        ("status", status),
+        ("workers", workers),
+        ("plan", plan),
+        ("explain", explain),
+        ("eta", eta),
+    ):
         command(app, name, panel="Look")(function)
     command(app, "events", panel="Look")(events)
 
@@ -85,6 +92,51 @@ def explain(
         answer = client.get(f"/v1/explain/{segment(subject)}")
     session.output.document(answer)
     session.output.show(tables.explanation(views.explanation(answer), session.now()))
+
+
+def eta(
+    session: Session, group: Annotated[str, typer.Argument(metavar="GROUP", help="The group that would run it.")]
+) -> None:
+    """Show how long a job submitted now would wait for a machine, and from which boots that is known."""
+    with session.client() as client:
+        answer = client.get(f"/v1/groups/{segment(group)}/eta")
+    session.output.document(answer)
+    session.output.show("\n".join(printable(line) for line in _eta_lines(views.eta(answer), session.now())))
+
+
+def _eta_lines(view: views.EtaView, now: float) -> list[str]:
+    lines = [_eta_in_short(view)]
+    if view.waiting:
+        lines.append(f"{number(view.waiting, 'job')} that it can run wait already and come first")
+    if not view.free and view.policy_waits:
+        lines.append(f"{duration(view.policy_waits)} of it are the patience of the group's policy")
+    if view.shape is not None:
+        image = f", image {view.image}" if view.image is not None else ""
+        lines.append(f"next machine: {view.shape} on {view.cloud}{image}")
+    if view.boot is not None:
+        figures = f"{duration(view.boot.median)} in the middle, {duration(view.boot.p95)} in 19 of 20 cases"
+        since = clock_time(view.boot.since, now)
+        lines.append(f"boots: {figures}; from {number(view.boot.count, 'boot')} {_alike(view)} since {since}")
+    return lines
+
+
+def _eta_in_short(view: views.EtaView) -> str:
+    if view.free:
+        return "at once: a worker is free"
+    if view.obstacle is not None:
+        return f"not known: no machine would be launched now ({view.obstacle.text})"
+    if view.seconds is None:
+        return "not known yet: no such machine has joined before"
+    return f"about {duration(view.seconds.median)}, in 19 of 20 cases at most {duration(view.seconds.p95)}"
+
+
+def _alike(view: views.EtaView) -> str:
+    """What the known boots have in common with the next one."""
+    if view.boot is not None and view.boot.shape is not None:
+        return "of this kind"
+    if view.boot is not None and view.boot.image is not None:
+        return "of this image, any shape,"
+    return f"of whatever kind on {view.cloud}"
 
 
 def events(

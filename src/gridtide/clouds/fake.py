@@ -7,6 +7,7 @@ goes on *in* a machine (joining, running jobs) is :class:`gridtide.testing.world
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -128,6 +129,26 @@ class CloudRecord:
     """Machines without our tag that were terminated."""
 
 
+@dataclass(slots=True)
+class _Held:
+    """What the machines that hold resources take together, so that no launch has to look at all of them."""
+
+    machines: int = 0
+    cores: int = 0
+    memory: int = 0
+    ours: int = 0
+    of_group: Counter[GroupName] = field(default_factory=Counter)
+
+    def add(self, machine: FakeMachine, number: int) -> None:
+        """One more (1) or one less (-1)."""
+        self.machines += number
+        self.cores += number * machine.resources.cores
+        self.memory += number * machine.resources.memory
+        if machine.group is not None:
+            self.ours += number
+            self.of_group[machine.group] += number
+
+
 class FakeCloud:
     """See the module. Public attributes may be changed at any time; ``faults`` injects, ``record`` tells.
 
@@ -177,6 +198,11 @@ class FakeCloud:
         self._shapes = {shape.name: shape for shape in shapes}
         self._zones = tuple(zones)
         self._machines: dict[MachineId, FakeMachine] = {}
+        self._of_worker: dict[WorkerId, list[FakeMachine]] = {}
+        self._held = _Held()
+        self._ending: list[tuple[float, MachineId]] = []
+        self._gone: list[tuple[float, MachineId]] = []
+        """When machines that were terminated free their resources, and when they are listed no more."""
         self._number = count(1)
 
     # --- the protocol
@@ -242,7 +268,7 @@ class FakeCloud:
     def machine_of(self, worker: WorkerId) -> FakeMachine | None:
         """The worker's machine that still holds resources; the newest if there are several."""
         now = self._clock.now()
-        living = [each for each in self._machines.values() if each.worker == worker and _holds(each, now)]
+        living = [each for each in self._of_worker.get(worker, ()) if _holds(each, now)]
         return living[-1] if living else None
 
     def alive(self) -> Iterator[FakeMachine]:
@@ -264,7 +290,8 @@ class FakeCloud:
 
     def vanish(self, machine: MachineId) -> None:
         """It is gone without a trace."""
-        gone = self._machines.pop(machine)
+        gone = self._machines[machine]
+        self._strike_off(gone)
         for each in self.on_ended:
             each(gone)
 
@@ -273,11 +300,12 @@ class FakeCloud:
         now = self._clock.now()
         machine = self._new_id()
         self._machines[machine] = FakeMachine(machine, None, None, resources, None, b"", now, now)
+        self._held.add(self._machines[machine], 1)
         return machine
 
     def remove_foreign(self, machine: MachineId) -> None:
         """Its owner ends it."""
-        del self._machines[machine]
+        self._strike_off(self._machines[machine])
 
     # --- inside
 
@@ -299,7 +327,7 @@ class FakeCloud:
     def _launch_one(self, request: LaunchRequest) -> MachineId:
         now = self._clock.now()
         self._purge(now)
-        before = [each for each in self._machines.values() if each.worker == request.worker and _holds(each, now)]
+        before = [each for each in self._of_worker.get(request.worker, ()) if _holds(each, now)]
         if before and not self.faults.strike(CloudFault.DOUBLES, CloudCall.LAUNCH):
             return before[0].id
         shape = self._admit(request)
@@ -321,12 +349,10 @@ class FakeCloud:
             raise LaunchRejected(f"no zone is called {request.zone!r}", where=where)
         if self.images is not None and request.image not in self.images:
             raise ImageNotFound(f"no image is called {request.image!r}", where=where)
-        now = self._clock.now()
-        used = [each.resources for each in self._machines.values() if _holds(each, now)]
         for scope, limit, want in (
-            ("machines", self.quota.machines, len(used) + 1),
-            ("cores", self.quota.cores, sum(each.cores for each in used) + shape.resources.cores),
-            ("memory", self.quota.memory, sum(each.memory for each in used) + shape.resources.memory),
+            ("machines", self.quota.machines, self._held.machines + 1),
+            ("cores", self.quota.cores, self._held.cores + shape.resources.cores),
+            ("memory", self.quota.memory, self._held.memory + shape.resources.memory),
         ):
             if limit is not None and want > limit:
                 raise QuotaExceeded(f"{want} of {limit} {scope} would be used", scope=scope, where=where)
@@ -335,7 +361,6 @@ class FakeCloud:
         return shape
 
     def _make(self, request: LaunchRequest, shape: Shape, now: float) -> FakeMachine:
-        boot = self.boot_time + (self._random.uniform(0.0, self.boot_jitter) if self.boot_jitter else 0.0)
         machine = FakeMachine(
             self._new_id(),
             request.worker,
@@ -344,24 +369,25 @@ class FakeCloud:
             request.zone,
             request.user_data,
             made=now,
-            boots=now + boot,
+            boots=now + self._boot_seconds(request),
             dead=self.faults.strike(CloudFault.DEAD_ON_ARRIVAL, CloudCall.LAUNCH) is not None,
         )
         if self.faults.strike(CloudFault.BOOT_FAILS, CloudCall.LAUNCH):
             machine.forced, machine.message, machine.dead = MachineState.BROKEN, "no bootable device", True
         self._machines[machine.id] = machine
-        self._count_alive(request.worker, now)
+        self._of_worker.setdefault(request.worker, []).append(machine)
+        self._held.add(machine, 1)
+        record, group = self.record, request.group
+        record.made.append((now, request.worker))
+        record.most_alive = max(record.most_alive, self._held.ours)
+        record.most_alive_of[group] = max(record.most_alive_of[group], self._held.of_group[group])
         for each in self.on_made:
             each(machine)
         return machine
 
-    def _count_alive(self, worker: WorkerId, now: float) -> None:
-        record = self.record
-        record.made.append((now, worker))
-        ours = [each for each in self._machines.values() if each.group is not None and _holds(each, now)]
-        record.most_alive = max(record.most_alive, len(ours))
-        for group, number in Counter(each.group for each in ours if each.group is not None).items():
-            record.most_alive_of[group] = max(record.most_alive_of[group], number)
+    def _boot_seconds(self, request: LaunchRequest) -> float:
+        """From the launch to RUNNING."""
+        return self.boot_time + (self._random.uniform(0.0, self.boot_jitter) if self.boot_jitter else 0.0)
 
     def _terminate_one(self, machine: FakeMachine) -> None:
         now = self._clock.now()
@@ -375,6 +401,7 @@ class FakeCloud:
                 jobs = self.jobs_on(machine.worker)
                 self.record.killed_jobs += [KilledJob(now, machine.worker, job) for job in jobs]
         machine.ends = now + self.end_time
+        heapq.heappush(self._ending, (machine.ends, machine.id))
         for each in self.on_ended:
             each(machine)
 
@@ -385,12 +412,32 @@ class FakeCloud:
             each(changed)
 
     def _purge(self, now: float) -> None:
-        """Forget machines that are not even listed any more."""
-        over = [each.id for each in self._machines.values() if each.ends is not None and now >= each.ends]
-        for machine in over:
-            ends = self._machines[machine].ends
-            if ends is not None and now >= ends + self.gone_listed:
-                del self._machines[machine]
+        """Free what has ended, and forget machines that are not even listed any more."""
+        while self._ending and self._ending[0][0] <= now:
+            ends, machine = heapq.heappop(self._ending)
+            if machine in self._machines:
+                self._held.add(self._machines[machine], -1)
+                heapq.heappush(self._gone, (ends + self.gone_listed, machine))
+        while self._gone and self._gone[0][0] <= now:
+            _, machine = heapq.heappop(self._gone)
+            if machine in self._machines:
+                self._forget(self._machines.pop(machine))
+
+    def _strike_off(self, machine: FakeMachine) -> None:
+        """It is there no more, at once."""
+        self._purge(self._clock.now())
+        if self._machines.pop(machine.id, None) is None:
+            return
+        if _holds(machine, self._clock.now()):
+            self._held.add(machine, -1)
+        self._forget(machine)
+
+    def _forget(self, machine: FakeMachine) -> None:
+        if machine.worker is not None:
+            others = self._of_worker[machine.worker]
+            others.remove(machine)
+            if not others:
+                del self._of_worker[machine.worker]
 
     def _new_id(self) -> MachineId:
         return MachineId(f"{self.name}-{next(self._number):04d}")

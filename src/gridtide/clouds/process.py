@@ -1,71 +1,40 @@
 """The embedded cloud: a machine is a directory and a process of this host. Needs no root and no package.
 
-What is true of a machine is decidable at any instant, after any crash, from the file system and the kernel alone:
-
-- ``<directory>/<worker id>/`` exists: the machine was made. It appears complete, by one rename.
-- ``machine.lock`` in it is held: its first process lives. The process inherits the lock at its birth and can only lose
-  it by dying, so that no process number has to be written down, and no second process can start.
-- processes with ``GRIDTIDE_MACHINE=<site>/<worker id>`` in their environment are the machine's; nothing else is.
-- ``.ending/<site>.<worker id>.<random>/`` exists: it is being ended, and a repeated terminate goes on with it.
-
-docs/explanation/process-cloud.md tells why, and what this cloud does not protect from.
+With an image (a tree) a machine has name spaces and a root of its own, which does need root: see
+:mod:`gridtide.clouds.process_root`. docs/explanation/process-cloud.md tells why, and what this cloud does not protect
+from.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import errno
-import fcntl
 import os
-import re
-import secrets
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Final
 
-from gridtide.clouds import process_check, process_table
-from gridtide.clouds.process_home import (
-    Tag,
-    is_held,
-    keep_console,
-    last_words,
-    read_tag,
-    remove_tree,
-    tag_document,
-    write_private,
-)
-from gridtide.clouds.protocol import Finding, LaunchRequest, Level
-from gridtide.errors import AuthenticationFailed, CloudError, CloudUnavailable, LaunchRejected, NoCapacity
-from gridtide.model.ids import CloudName, MachineId, WorkerId
-from gridtide.model.machines import Machine, Machines, MachineState
-from gridtide.model.resources import Resources, Shape
+from gridtide.clouds import local_check, process_check, process_root, process_table
+from gridtide.clouds.local import FirstProcess, LocalCloud
+from gridtide.clouds.local_home import write_private
+from gridtide.clouds.process_network import Bridge, Reserved
+from gridtide.clouds.protocol import Finding, LaunchRequest
+from gridtide.errors import ImageError, ImageNotFound
+from gridtide.images.image import TreeImage
+from gridtide.images.store import ImageStore, default_directory
+from gridtide.model.ids import CloudName
+from gridtide.model.resources import Shape
 
 AGENT: Final = Path(__file__).resolve().parent.parent / "agent" / "agent.py"
 """What a machine runs."""
 
-_ROUNDS: Final = 100
-_PAUSE: Final = 0.05
-"""A machine that cannot be ended is given up after this many looks at these seconds: a SIGKILL acts in milliseconds
-unless the kernel itself holds the process (a dead network disk), which no waiting helps."""
 
-_MACHINE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_SITE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+class ProcessCloud(LocalCloud):
+    """Machines are processes of this host.
 
-_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
-_CROWDED: Final = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-_FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
-
-
-class ProcessCloud:
-    """Machines are processes of this host, each in a directory of its own below ``directory``.
-
-    ``python`` runs the agent. ``command`` replaces the agent altogether; it is run in the machine's directory, where
-    it finds ``context.json``. All work is done in threads: the event loop is never held up.
+    ``python`` runs the agent of machines without an image. ``command`` replaces the agent altogether; it is run in the
+    machine's directory, where it finds ``context.json``. ``bridge``: machines with an image have a network of their own
+    there; None: they have the host's.
     """
 
     def __init__(
@@ -77,377 +46,94 @@ class ProcessCloud:
         python: str = sys.executable,
         settle: float = 0.0,
         command: tuple[str, ...] | None = None,
+        *,
+        images: ImageStore | None = None,
+        bridge: Bridge | None = None,
     ) -> None:
         """ValueError for a site name that cannot be part of a file name."""
-        if not _SITE_NAME.fullmatch(site):
-            raise ValueError(f"site name {site!r}: letters, digits, '.', '_' and '-' only")
-        self.name = name
-        self.settle = settle
-        self._site = site
-        self._directory = directory.absolute()
-        self._shapes = {shape.name: shape for shape in shapes}
+        super().__init__(name, site, directory, shapes, settle=settle)
         self._python = python
+        self._given = command
         self._command = command or (python, "-I", str(AGENT), "--context", "context.json")
-        self._uses_agent = command is None
-        self._tags: dict[tuple[str, int], Tag] = {}
-        self._children: list[subprocess.Popen[bytes]] = []
-        self._children_guard = threading.Lock()
+        self._images = images or ImageStore(default_directory())
+        self._roots = process_root.Roots(AGENT)
+        self._bridge = bridge
+        self._bridge_address: IPv4Interface | None = None
+        self._reserved = Reserved()
 
-    # --- the protocol
+    def before_launch(self, requests: Sequence[LaunchRequest]) -> None:
+        """Look at the bridge. LaunchRejected when it cannot be used."""
+        self._bridge_address = None if self._bridge is None else self._bridge.address()
 
-    async def shapes(self) -> tuple[Shape, ...]:
-        """As configured."""
-        return tuple(self._shapes.values())
-
-    async def machines(self) -> Machines:
-        """One pass over the directory. CloudUnavailable or AuthenticationFailed when it cannot be read."""
-        return await asyncio.to_thread(self._list)
-
-    async def launch(self, requests: Sequence[LaunchRequest]) -> Mapping[WorkerId, MachineId | CloudError]:
-        """Make directories and start processes, one after the other."""
-        return await asyncio.to_thread(self._launch, requests)
-
-    async def terminate(self, machines: Sequence[MachineId]) -> Mapping[MachineId, CloudError | None]:
-        """SIGKILL, as a cloud that pulls the plug; then the directory goes. The console's tail stays in ``.past/``."""
-        return await asyncio.to_thread(self._terminate, machines)
-
-    async def check(self, images: Sequence[str]) -> tuple[Finding, ...]:
-        """Directory, disk, Python, agent, kernel. There are no images here: naming one is pointed out."""
-        return await asyncio.to_thread(self._check, images)
-
-    async def close(self) -> None:
-        """Machines live on."""
-        self._reap()
-
-    # --- listing
-
-    def _list(self) -> Machines:
-        self._reap()
-        found: dict[str, Machine] = {}
-        tags: dict[tuple[str, int], Tag] = {}
-        try:
-            for name, tag in self._entries(tags):
-                if (machine := self._look(name, tag)) is not None:
-                    found[name] = machine
-            # Second, so that one that is moved from there to here in between is seen at least once.
-            for worker, path in self._ending():
-                ended = read_tag(path)
-                resources = ended.resources if ended else Resources()
-                found[worker] = Machine(MachineId(worker), WorkerId(worker), MachineState.ENDING, resources)
-            self._name_leftovers(found)
-        except OSError as error:
-            raise self._typed(error, "the machines cannot be listed") from error
-        self._tags = tags
-        return tuple(found.values())
-
-    def _entries(self, tags: dict[tuple[str, int], Tag]) -> Iterator[tuple[str, Tag]]:
-        """Directories with a tag, of any site. Tags never change, so that each is read once."""
-        try:
-            entries = os.scandir(self._directory)
-        except FileNotFoundError:
-            if process_table.any_of_site(self._site):
-                raise CloudUnavailable(
-                    "the directory is missing, but processes of its machines still run",
-                    where=f"{self.name} {self._directory}",
-                    remedy="bring the directory back, for example mount its disk",
-                ) from None
+    def furnish(self, request: LaunchRequest, shape: Shape, home: Path) -> None:
+        """Home and temporary directory; or a root."""
+        if request.image is None:
+            if self._bridge is not None:
+                raise self.rejected(
+                    f"group {request.group} names no image, and only machines with one have a network of their own",
+                    'add image = "NAME" to the group, or set network = "host"',
+                )
+            (home / "home").mkdir(mode=0o700)
+            (home / "tmp").mkdir(mode=0o700)
             return
-        with entries:
-            for entry in entries:
-                if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
-                    continue
-                key = (entry.name, entry.inode())
-                tag = self._tags.get(key) or read_tag(Path(entry.path))
-                if tag is not None:
-                    if tag.readable:
-                        tags[key] = tag
-                    yield entry.name, tag
-
-    def _look(self, name: str, tag: Tag) -> Machine | None:
-        """The machine of a directory; None when it went away meanwhile."""
-        home = self._directory / name
-        worker = WorkerId(name) if tag.belongs_to(self._site, name) else None
-        if not tag.readable:
-            state, message = MachineState.UNKNOWN, "its machine.json cannot be read: nothing is known of it"
-        else:
-            held = is_held(home)
-            if held is None and not home.exists():
-                return None
-            if held is None:
-                state, message = MachineState.UNKNOWN, "its machine.lock is missing: whether it runs is not known"
-            elif held:
-                state, message = MachineState.RUNNING, ""
-            elif (home / "started").exists():
-                state, message = MachineState.STOPPED, f"its process has ended; last words: {last_words(home)}"
-            else:
-                state, message = MachineState.BROKEN, "its process was never started: whoever made it ended meanwhile"
-        return Machine(MachineId(name), worker, state, tag.resources, message=message)
-
-    def _name_leftovers(self, found: dict[str, Machine]) -> None:
-        """Nothing runs in a STOPPED machine: one whose first process left others behind is BROKEN."""
-        stopped = {self._marker(name): name for name, machine in found.items() if machine.state is MachineState.STOPPED}
-        if not stopped:
-            return
-        for marker, numbers in process_table.marked(stopped).items():
-            name = stopped[marker]
-            before = found[name]
-            message = f"{before.message}; {len(numbers)} of its processes run on without it"
-            found[name] = Machine(before.id, before.worker, MachineState.BROKEN, before.resources, message=message)
-
-    def _ending(self) -> Iterator[tuple[str, Path]]:
-        """Machines of this site that are being ended: worker and directory."""
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory / ".ending") as entries:
-            for entry in entries:
-                site, _, worker = entry.name.rpartition(".")[0].rpartition(".")
-                if site == self._site:
-                    yield worker, Path(entry.path)
-
-    # --- launching
-
-    def _launch(self, requests: Sequence[LaunchRequest]) -> Mapping[WorkerId, MachineId | CloudError]:
-        self._reap()
-        answers: dict[WorkerId, MachineId | CloudError] = {}
+        image = self._image(request.image)
         try:
-            with self._making() as making:
-                ending = {worker for worker, _ in self._ending()}
-                for request in requests:
-                    try:
-                        answers[request.worker] = self._launch_one(request, making, ending)
-                    except CloudError as error:
-                        answers[request.worker] = error
-                    except OSError as error:
-                        answers[request.worker] = self._typed(error, f"{request.worker} cannot be made")
-        except OSError as error:
-            raise self._typed(error, "no machine can be made") from error
-        return answers
+            self._roots.furnish(image, request.worker, home, with_agent=self._given is None)
+        except ImageError as error:
+            raise self.rejected(error.what, error.remedy) from None
 
-    @contextlib.contextmanager
-    def _making(self) -> Iterator[Path]:
-        """The room for half-made machines, held alone, and swept: what is in it belongs to a launch that crashed."""
-        making = self._directory / ".making"
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        making.mkdir(mode=0o700, exist_ok=True)
-        guard = os.open(self._directory / ".making.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-            for leftover in list(making.iterdir()):
-                remove_tree(leftover)
-            yield making
-        finally:
-            os.close(guard)
-
-    def _launch_one(self, request: LaunchRequest, making: Path, ending: Collection[str]) -> MachineId:
-        shape = self._shapes.get(request.shape)
-        if shape is None:
-            known = ", ".join(self._shapes) or "none"
-            raise self._rejected(f"no shape is called {request.shape!r}", f"use one of: {known}")
-        if not _MACHINE_NAME.fullmatch(request.worker):
-            raise self._rejected(f"{request.worker!r} cannot name a machine", "use a-z, 0-9 and '-'")
-        if request.worker in ending:
-            raise self._rejected(f"{request.worker} is being ended", "launch another worker")
-        home = self._directory / request.worker
-        if os.path.lexists(home):
-            self._start_if_never_started(request, home)
-        else:
-            self._make(request, shape, making / request.worker, home)
-        return MachineId(request.worker)
-
-    def _make(self, request: LaunchRequest, shape: Shape, prepared: Path, home: Path) -> None:
-        """Prepare aside, take the lock, appear by a rename, start: a crash at no instant leaves something unclear."""
-        with contextlib.ExitStack() as opened:
-            try:
-                prepared.mkdir(mode=0o700)
-                (prepared / "home").mkdir(mode=0o700)
-                (prepared / "tmp").mkdir(mode=0o700)
-                tag = tag_document(self._site, request.worker, request.group, shape)
-                write_private(prepared / "machine.json", tag)
-                write_private(prepared / "context.json", request.user_data)
-                write_private(prepared / "prepared", b"")
-                write_private(prepared / "machine.lock", b"")
-                lock = os.open(prepared / "machine.lock", os.O_RDWR | os.O_CLOEXEC)
-                opened.callback(os.close, lock)
-                process_table.take_lock(lock)
-                prepared.rename(home)
-                try:
-                    self._start(request.worker, home, lock)
-                except (OSError, LaunchRejected):
-                    home.rename(prepared)  # no process lives: the machine was not made, and the error may say so
-                    raise
-            except (OSError, LaunchRejected):
-                remove_tree(prepared)
-                raise
-
-    def _start_if_never_started(self, request: LaunchRequest, home: Path) -> None:
-        """The machine was made by an earlier call, which may have crashed before it started the process."""
-        tag = read_tag(home)
-        if tag is None or not tag.belongs_to(self._site, request.worker):
-            raise self._rejected(f"{home} exists and is not this site's", "choose another directory for this cloud")
-        if (home / "started").exists():
+    def instruct(self, request: LaunchRequest, home: Path) -> None:
+        """The user-data is the agent's context."""
+        if (home / "lower").is_symlink():
+            process_root.instruct(request, home)
             return
-        with contextlib.ExitStack() as opened:
-            lock = os.open(home / "machine.lock", os.O_RDWR | os.O_CLOEXEC)
-            opened.callback(os.close, lock)
-            if process_table.take_lock(lock):
-                (home / "context.new").unlink(missing_ok=True)
-                write_private(home / "context.new", request.user_data)  # its join token is the newest: others are void
-                (home / "context.new").rename(home / "context.json")
-                self._start(request.worker, home, lock)
+        (home / "context.new").unlink(missing_ok=True)
+        write_private(home / "context.new", request.user_data)
+        (home / "context.new").rename(home / "context.json")
 
-    def _start(self, worker: WorkerId, home: Path, lock: int) -> None:
-        """Start the first process, which inherits the held lock. OSError or LaunchRejected: then none lives."""
+    def first_process(self, request: LaunchRequest, home: Path) -> FirstProcess:
+        """The agent; or the user-data itself where it is a script, as cloud-init does it ("#!", User-Data Script)."""
+        if (home / "lower").is_symlink():
+            marker = (process_table.VARIABLE, self.marker(request.worker))
+            return process_root.first_process(request, home, marker, self._given, self._network())
         environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(home / "home"),
             "TMPDIR": str(home / "tmp"),
             "LANG": "C.UTF-8",
-            process_table.VARIABLE: self._marker(worker),
         }
-        console = os.open(home / "console.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            child = subprocess.Popen(  # noqa: S603 - the command is the site's own; nothing of a user is in it
-                self._command_of(home),
-                cwd=home,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=console,
-                start_new_session=True,
-                pass_fds=(lock,),
-                umask=0o077,
+        if not request.user_data.startswith(b"#!"):
+            return FirstProcess(self._command, environment)
+        script = home / "context.json"
+        script.chmod(0o700)
+        return FirstProcess((str(script),), environment)
+
+    def look_over(self, images: Sequence[str]) -> Sequence[Finding]:
+        """Python and agent; what machines with an image need, and the images."""
+        findings = [local_check.python(self._python)]
+        if self._given is None:
+            findings.append(local_check.agent(AGENT))
+        if images:
+            findings.append(process_check.programs(bridged=self._bridge is not None))
+        if self._bridge is not None:
+            findings.append(process_check.bridge(self._bridge))
+        return [*findings, *(process_check.image(self._images, name) for name in dict.fromkeys(images))]
+
+    def _image(self, name: str) -> TreeImage:
+        """CloudError when no machine can have it."""
+        if os.geteuid() != 0:
+            raise self.rejected(
+                f"a machine with image {name} needs root, and this is user {os.geteuid()}", process_check.ROOT
             )
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            if error.filename == self._command[0]:
-                raise self._rejected(
-                    f"{self._command[0]}: {error.strerror}", "was Gridtide's Python moved or removed?"
-                ) from error
-            raise
-        finally:
-            os.close(console)
-        with self._children_guard:
-            self._children.append(child)
-        # A rename needs no space on a full disk. Without it the machine still counts as alive: its lock is held.
-        with contextlib.suppress(OSError):
-            (home / "prepared").rename(home / "started")
-
-    def _command_of(self, home: Path) -> tuple[str, ...]:
-        """The agent; or the user-data itself where it is a script, as cloud-init does it ("#!", User-Data Script)."""
-        user_data = home / "context.json"
-        with user_data.open("rb") as source:
-            if source.read(2) != b"#!":
-                return self._command
-        user_data.chmod(0o700)
-        return (str(user_data),)
-
-    # --- terminating
-
-    def _terminate(self, machines: Sequence[MachineId]) -> Mapping[MachineId, CloudError | None]:
-        answers: dict[MachineId, CloudError | None] = {}
-        pending: dict[MachineId, list[Path]] = {}
         try:
-            halfway: dict[str, list[Path]] = {}
-            for worker, path in self._ending():
-                halfway.setdefault(worker, []).append(path)
-            for machine in machines:
-                answers[machine] = None
-                try:
-                    if _MACHINE_NAME.fullmatch(machine):  # anything else can be no machine of ours
-                        pending[machine] = halfway.get(machine, []) + self._withdraw(machine)
-                except AuthenticationFailed as error:
-                    answers[machine] = error
-            answers.update(self._end(pending))
-        except OSError as error:
-            raise self._typed(error, "machines cannot be ended") from error
-        self._reap()
-        return answers
+            image = self._images.use(name)
+        except ImageError as error:
+            raise ImageNotFound(error.what, where=error.where or self.name, remedy=error.remedy) from None
+        if not isinstance(image, TreeImage):
+            raise self.rejected(f"image {name} is a disk: a process has a tree", process_check.NOT_A_DISK)
+        return image
 
-    def _withdraw(self, machine: MachineId) -> list[Path]:
-        """Move the directory aside: from now on the machine is ENDING, whatever happens to this process."""
-        home = self._directory / machine
-        tag = read_tag(home)
-        if tag is None:
-            return []
-        if not tag.belongs_to(self._site, machine):
-            whose = f"belongs to site {tag.site}" if tag.readable else "has an unreadable machine.json"
-            raise AuthenticationFailed(f"machine {machine} {whose} and is left alone", where=f"{self.name} {home}")
-        aside = self._directory / ".ending" / f"{self._site}.{machine}.{secrets.token_hex(4)}"
-        aside.parent.mkdir(mode=0o700, exist_ok=True)
-        try:
-            home.rename(aside)
-        except FileNotFoundError:
-            return []
-        return [aside]
-
-    def _end(self, pending: Mapping[MachineId, list[Path]]) -> dict[MachineId, CloudError | None]:
-        """Kill until nothing of a machine is seen twice in a row and its lock is free; then remove its directory.
-
-        The lock catches a process that is just being born and does not carry its marker yet.
-        """
-        answers: dict[MachineId, CloudError | None] = {}
-        names = {self._marker(machine): machine for machine in pending}
-        quiet: set[MachineId] = set()
-        for _ in range(_ROUNDS):
-            alive = process_table.marked(names)
-            busy = {names[marker] for marker in alive}
-            busy |= {machine for machine in names.values() if any(is_held(path) for path in pending[machine])}
-            for machine in quiet - busy:
-                answers[machine] = self._bury(machine, pending[machine])
-                del names[self._marker(machine)]
-            if not names:
-                return answers
-            process_table.kill(alive)
-            quiet = set(names.values()) - busy
-            time.sleep(_PAUSE if busy and not alive else 0.01)
-        for machine in names.values():
-            answers[machine] = CloudUnavailable(
-                f"processes of machine {machine} do not end", where=str(self.name), remedy="the kernel holds them"
-            )
-        return answers
-
-    def _bury(self, machine: MachineId, paths: Sequence[Path]) -> CloudError | None:
-        """Keep the console's tail, remove the rest."""
-        for path in paths:
-            keep_console(path, self._directory / ".past", machine)
-            try:
-                remove_tree(path)
-            except OSError as error:
-                return CloudUnavailable(
-                    f"{path} cannot be removed: {error.strerror}", where=str(self.name), remedy="remove it by hand"
-                )
-        return None
-
-    # --- the rest
-
-    def _check(self, images: Sequence[str]) -> tuple[Finding, ...]:
-        findings = [
-            process_check.directory(self._directory),
-            process_check.disk(self._directory),
-            process_check.python(self._python),
-            process_check.kernel(),
-        ]
-        if self._uses_agent:
-            findings.append(process_check.agent(AGENT))
-        text = "ignored: local processes have no image"
-        findings += [Finding(f"image {name}", Level.WARNING, text, "remove it from the group") for name in images]
-        return tuple(findings)
-
-    def _marker(self, worker: str) -> str:
-        return f"{self._site}/{worker}"
-
-    def _reap(self) -> None:
-        """Let go of machines' processes that ended and happen to be children of this very process."""
-        with self._children_guard:
-            self._children = [child for child in self._children if child.poll() is None]
-
-    def _rejected(self, what: str, remedy: str) -> LaunchRejected:
-        return LaunchRejected(what, where=str(self.name), remedy=remedy)
-
-    def _typed(self, error: OSError, what: str) -> CloudError:
-        text = f"{what}: {error.strerror or type(error).__name__}"
-        where = f"{self.name} {self._directory}"
-        if error.errno in _FULL:
-            return NoCapacity(text, where=where, remedy="free some disk space")
-        if error.errno in _CROWDED:
-            return NoCapacity(text, where=where, remedy="lower the maximum, or raise this user's limits")
-        if error.errno in _FORBIDDEN:
-            return AuthenticationFailed(text, where=where, remedy=f"make the directory writable for user {os.getuid()}")
-        return CloudUnavailable(text, where=where, remedy="look at the disk")
+    def _network(self) -> Mapping[str, str]:
+        if self._bridge is None or self._bridge_address is None:
+            return {}
+        return self._bridge.variables(self._bridge_address, self._reserved)

@@ -1,78 +1,49 @@
-"""What ``gridtide check`` finds out about a process cloud. Changes nothing, raises nothing."""
+"""What ``gridtide check`` finds out about machines of a process cloud with an image. It changes and raises nothing."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from pathlib import Path
 from typing import Final
 
-from gridtide.clouds import process_table
+from gridtide.clouds.process_network import Bridge
+from gridtide.clouds.process_root import PROGRAMS
 from gridtide.clouds.protocol import Finding, Level
+from gridtide.errors import CloudError, ImageError
+from gridtide.images.image import TreeImage
+from gridtide.images.store import ImageStore
 
-_DISK_ERROR: Final = 256 * 2**20
-_DISK_WARNING: Final = 2 * 2**30
-"""Bytes. A site's first jobs fill less than the one; below the other nothing can be expected to work."""
-
-
-def directory(path: Path) -> Finding:
-    """Whether machines can be made there."""
-    place = _nearest(path)
-    if place.is_dir() and os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        text = "is writable" if place == path else f"will be made in {place}"
-        return Finding("directory", Level.OK, f"{path} {text}")
-    return Finding("directory", Level.ERROR, f"{place} is not writable", f"make it a directory of user {os.getuid()}")
+ROOT: Final = "run the controller as root, or take the image out of the group"
+NOT_A_DISK: Final = "build one with --tree, or use it on a qemu cloud"
 
 
-def disk(path: Path) -> Finding:
-    """Whether there is room."""
-    place = _nearest(path)
+def programs(*, bridged: bool) -> Finding:
+    """Whether this user and this host can give a machine a root of its own."""
+    if os.geteuid() != 0:
+        return Finding("root", Level.ERROR, f"machines with an image need root, this is user {os.geteuid()}", ROOT)
+    wanted = [name for name in PROGRAMS if bridged or name == "unshare"]
+    missing = [name for name in wanted if shutil.which(name) is None]
+    if missing:
+        packages = " ".join(sorted({PROGRAMS[name] for name in missing}))
+        return Finding("root", Level.ERROR, f"missing: {', '.join(missing)}", f"apt-get install {packages}")
+    return Finding("root", Level.OK, "machines can have a root of their own")
+
+
+def bridge(wanted: Bridge) -> Finding:
+    """Whether it is there, with an address in the right network."""
     try:
-        free = shutil.disk_usage(place).free
-    except OSError as error:
-        return Finding("disk", Level.ERROR, f"{place}: {error.strerror}", "look at the disk")
-    level = Level.ERROR if free < _DISK_ERROR else Level.WARNING if free < _DISK_WARNING else Level.OK
-    remedy = "" if level is Level.OK else "free some space"
-    return Finding("disk", level, f"{free // 2**20} MiB are free below {place}", remedy)
+        own = wanted.address()
+    except CloudError as error:
+        return Finding("bridge", Level.ERROR, error.what, error.remedy)
+    return Finding("bridge", Level.OK, f"{wanted.name} has {own}; machines get addresses of {wanted.addresses}")
 
 
-def python(program: str) -> Finding:
-    """Whether the interpreter can run the agent."""
-    question = "import sys; print('%d.%d' % sys.version_info[:2]); sys.exit(sys.version_info < (3, 8))"
+def image(store: ImageStore, name: str) -> Finding:
+    """Whether it is there, and a tree."""
     try:
-        answer = subprocess.run(  # noqa: S603 - the site's own interpreter
-            [program, "-I", "-c", question], capture_output=True, timeout=20, stdin=subprocess.DEVNULL, text=True
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return Finding(
-            "python", Level.ERROR, f"{program} does not run: {type(error).__name__}", "install Gridtide again"
-        )
-    if answer.returncode != 0:
-        return Finding(
-            "python", Level.ERROR, f"{program} is no Python 3.8 or newer", "install Gridtide with one that is"
-        )
-    return Finding("python", Level.OK, f"{program} is Python {answer.stdout.strip()}")
-
-
-def agent(path: Path) -> Finding:
-    """Whether what machines run is there."""
-    if path.is_file():
-        return Finding("agent", Level.OK, f"{path} is there")
-    return Finding("agent", Level.ERROR, f"{path} is missing", "install Gridtide again")
-
-
-def kernel() -> Finding:
-    """Whether processes can be found and signalled without confusing them."""
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-        process_table.marked(())
-    except OSError as error:
-        text = f"processes cannot be told apart safely: {error.strerror}"
-        return Finding("kernel", Level.ERROR, text, "use Linux 5.3 or newer with /proc")
-    return Finding("kernel", Level.OK, "processes can be found and ended safely")
-
-
-def _nearest(path: Path) -> Path:
-    """The path, or what exists of the way to it."""
-    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+        found = store.use(name)
+    except ImageError as error:
+        return Finding(f"image {name}", Level.ERROR, error.what, error.remedy)
+    if not isinstance(found, TreeImage):
+        return Finding(f"image {name}", Level.ERROR, "is a disk: a process has a tree", NOT_A_DISK)
+    return Finding(f"image {name}", Level.OK, f"{found.digest[:19]}, {found.size >> 20} MiB")

@@ -7,11 +7,9 @@ kernel then guarantees that the process that was looked at is the one that gets 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
-import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -26,9 +24,6 @@ _AT_ONCE: Final = 100
 _DEATH_WAIT: Final = 1.0
 """Seconds to wait for the death of one step's processes. A killed process dies in milliseconds unless the kernel
 holds it; the caller looks again anyway."""
-
-_FLOCK: Final = struct.Struct("hhqqi4x")
-"""``struct flock`` of 64-bit Linux."""
 
 
 def marked(markers: Collection[str]) -> dict[str, list[int]]:
@@ -60,26 +55,6 @@ def kill(processes: Mapping[str, Sequence[int]]) -> None:
     pairs = [(marker, number) for marker, numbers in processes.items() for number in numbers if number != os.getpid()]
     for start in range(0, len(pairs), _AT_ONCE):
         _kill_step(pairs[start : start + _AT_ONCE])
-
-
-def take_lock(descriptor: int) -> bool:
-    """Lock the open file for as long as anyone has this *opening* of it (children inherit it). False: it is taken.
-
-    These are open-file-description locks: unlike ``flock`` they can be looked at without being taken, and unlike
-    plain POSIX locks they are inherited.
-    """
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: POSIX allows both for "somebody has it"
-        return False
-    return True
-
-
-def is_locked(descriptor: int) -> bool:
-    """Whether somebody holds the lock. Takes nothing, so that looking cannot be mistaken for living."""
-    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    kind: int = _FLOCK.unpack(answer)[0]
-    return kind != fcntl.F_UNLCK
 
 
 def _numbers() -> Iterator[int]:

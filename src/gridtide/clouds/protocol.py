@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gridtide.errors import CloudError
 from gridtide.model.ids import CloudName, GroupName, MachineId, ShapeName, WorkerId, Zone
@@ -83,4 +83,25 @@ class Cloud(Protocol):
 
     async def close(self) -> None:
         """Release connections. Machines live on."""
+        ...
+
+
+@runtime_checkable
+class HasZones(Protocol):
+    """A cloud whose machines are made in one of several places, each of which may be sold out by itself."""
+
+    def zones(self) -> tuple[Zone, ...]:
+        """In order of preference; empty: the cloud chooses."""
+        ...
+
+
+@runtime_checkable
+class HasConsole(Protocol):
+    """A cloud that can show what a machine printed."""
+
+    async def console(self, machine: MachineId, *, most: int) -> bytes | None:
+        """The last ``most`` bytes at most, of a machine that ended too as long as they are kept. None: nothing known.
+
+        Raises CloudError.
+        """
         ...

@@ -22,12 +22,21 @@ class ContextSettings:
     """PEM of the only authority that a worker trusts; None on plain loopback."""
     shutdown: str
     """``exit`` where the agent is the machine, ``poweroff`` where it is in one."""
+    privileged: bool = False
+    """Whether the agent must be root in its machine: it runs a batch system's daemons there."""
 
 
 def agent_context(
     worker: Worker, join_token: str, settings: ContextSettings, attributes: Mapping[str, Attribute]
 ) -> bytes:
     """The context of one worker, as JSON."""
+    return json.dumps(agent_document(worker, join_token, settings, attributes), indent=1).encode()
+
+
+def agent_document(
+    worker: Worker, join_token: str, settings: ContextSettings, attributes: Mapping[str, Attribute]
+) -> dict[str, object]:
+    """The same as an object."""
     resources = worker.shape.resources
     document: dict[str, object] = {
         "version": VERSION,
@@ -44,6 +53,8 @@ def agent_context(
         },
         "attributes": {**attributes, "GridtideGroup": worker.group, "GridtideShape": worker.shape.name},
     }
+    if settings.privileged:
+        document["privileged"] = True
     if settings.ca is not None:
         document["ca"] = settings.ca
-    return json.dumps(document, indent=1).encode()
+    return document

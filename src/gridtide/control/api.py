@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gridtide.model.actions import Plan
+from gridtide.model.boots import Boot, BootKey, BootReport, BootTimes
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.rules import SiteRules, Wishes
@@ -25,6 +26,8 @@ class JoinAnswer:
     lease: float
     heartbeat: float
     orders: JoinOrders
+    boot: Boot | None = None
+    """How long it took to join; None for a request that was repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,24 @@ class SiteControl(Protocol):
         """What the next cycle would do, from the readings at hand; nothing is changed or called."""
         ...
 
+    @property
+    def boot_times(self) -> Mapping[BootKey, BootTimes]:
+        """What was learned of how long machines take to join."""
+        ...
+
     async def join(
-        self, worker: WorkerId, join_secret: str, worker_secret: str, host: Mapping[str, Attribute]
+        self,
+        worker: WorkerId,
+        join_secret: str,
+        worker_secret: str,
+        host: Mapping[str, Attribute],
+        report: BootReport | None = None,
     ) -> JoinAnswer:
         """See FleetStore.join. AccessDenied or Conflict."""
+        ...
+
+    async def context(self, worker: WorkerId, join_secret: str, reader: str) -> bytes:
+        """What did not fit into a machine's user-data. AccessDenied for a bad token, and for a second reader."""
         ...
 
     async def check_worker(self, worker: WorkerId, secret: str) -> None:
@@ -119,6 +136,10 @@ class SiteControl(Protocol):
 
     async def explain(self, subject: str) -> Explanation:
         """Of a worker id or a group name. NotFound otherwise."""
+        ...
+
+    async def console(self, worker: WorkerId, *, most: int) -> bytes:
+        """The last ``most`` bytes of what its machine printed, after its end too as long as they are kept. NotFound."""
         ...
 
     async def close_site(self, *, actor: str) -> None:

@@ -17,7 +17,9 @@ from gridtide.queues.protocol import Queue
 QUEUE_RHYTHM = Rhythm(every=5.0, spacing=0.0, deadline=10.0)
 CLOUD_RHYTHM = Rhythm(every=10.0, spacing=0.2, deadline=20.0)
 SHAPES_RHYTHM = Rhythm(every=300.0, spacing=60.0, deadline=20.0)
-_NO_IMAGES: Mapping[GroupName, str | None] = MappingProxyType({})
+
+
+NOTHING_TO_FETCH = b'{"scripts": []}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Assembly:
     clouds: Mapping[CloudName, Cloud]
     render: Callable[[Worker, str], bytes]
     """The user-data of a worker, given its join token. Raises GridtideError when it cannot be made."""
-    images: Mapping[GroupName, str | None] = field(default_factory=lambda: _NO_IMAGES)
+    fetch: Callable[[Worker, str], bytes] = lambda _worker, _token: NOTHING_TO_FETCH
+    """What did not fit into a worker's user-data, given its join token."""
     timing: Timing = field(default_factory=Timing)
     heartbeats: Mapping[GroupName, float] = field(default_factory=lambda: MappingProxyType({}))
     """Seconds between a worker's signs of life, where a group has its own figure."""

@@ -33,6 +33,7 @@ from gridtide.model.ids import GroupName, MachineId, WorkerId
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import GroupRules
 from gridtide.model.workers import Worker, WorkerState
+from gridtide.planning.joining import token_life
 from gridtide.store.ports import Change, JoinToken, UpdateWorker
 
 log = structlog.get_logger("gridtide.clouds")
@@ -52,7 +53,6 @@ class LaunchSettings:
     """What the hands need of the site beside the workers themselves."""
 
     render: Callable[[Worker, str], bytes]
-    image: Callable[[GroupName], str | None]
     group: Callable[[GroupName], GroupRules | None]
     launch_deadline: float
     call_deadline: float
@@ -184,7 +184,7 @@ class CloudHands:
                     self._breaker.refused((worker.zone, worker.shape.name), refusal, now)
                     changes += self._refused(called, refusal)
                     continue
-                token = JoinToken(digest(secret), now + rules.join_deadline)
+                token = JoinToken(digest(secret), now + token_life(rules))
                 changes += [
                     UpdateWorker(WorkerState.INTENDED, called, token),
                     event_of(called, actor="controller", now=now),
@@ -196,7 +196,7 @@ class CloudHands:
                         worker.group,
                         worker.shape.name,
                         worker.zone,
-                        self.settings.image(worker.group),
+                        worker.image,
                         user_data,
                     )
                 )

@@ -14,9 +14,11 @@ from random import Random
 import structlog
 
 from gridtide.clock import Clock
+from gridtide.clouds.protocol import HasConsole
 from gridtide.control import explaining, operating
 from gridtide.control.api import AliveAnswer, Cycle, Explanation, JoinAnswer
 from gridtide.control.assembly import Assembly
+from gridtide.control.boots import BootMemory
 from gridtide.control.breaker import Breaker
 from gridtide.control.cloud_hands import CloudHands, LaunchSettings
 from gridtide.control.fleet import Fleet
@@ -24,19 +26,20 @@ from gridtide.control.lease import LeaseKeeper
 from gridtide.control.observing import Observer
 from gridtide.control.queue_hands import QueueHands
 from gridtide.control.recording import Record, Recorder
-from gridtide.control.tokens import MakeSecret, digest, new_worker_id, same
-from gridtide.errors import AccessDenied, Conflict, LeaseLost, StoreError
+from gridtide.control.tokens import MakeSecret, digest, join_token, new_worker_id, same
+from gridtide.errors import AccessDenied, Conflict, LeaseLost, NotFound, StoreError
 from gridtide.model.actions import Launch, Plan
+from gridtide.model.boots import BootKey, BootReport, BootTimes
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, GroupName, MachineId, QueueName, WorkerId
 from gridtide.model.readings import Missing, last_known
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import SiteRules, Wishes
-from gridtide.model.snapshot import GroupMemory, Heartbeat, Snapshot
+from gridtide.model.snapshot import GroupMemory, Heartbeat, QueueMemory, Snapshot
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.pilot.protocol import Order
 from gridtide.planning import plan
-from gridtide.planning.spawning import plan_spawn
+from gridtide.planning.spawning import plan_resume, plan_spawn
 from gridtide.store.ports import Change, Event, FleetStore
 
 log = structlog.get_logger("gridtide.controller")
@@ -44,6 +47,8 @@ log = structlog.get_logger("gridtide.controller")
 # After a cycle that failed (a store that is down, a fault of ours) the next one starts after this many seconds.
 _AFTER_FAULT = 1.0
 _LEAVING = frozenset({WorkerState.DRAINED, WorkerState.FAILED, WorkerState.TERMINATING})
+# Boots read at the start: as many as 25 kinds of machines need to be known again.
+_BOOTS = 5_000
 # For a worker whose group has left the site file: as long as the default of those that are in it.
 _LEASE_WITHOUT_GROUP = 600.0
 _ORDERS = {
@@ -80,7 +85,9 @@ class Controller:
         self._number = 0
         self._cycle: Cycle | None = None
         self._memory: Mapping[GroupName, GroupMemory] = {}
+        self._queue_memory: Mapping[QueueName, QueueMemory] = {}
         self._known_strays: set[MachineId] = set()
+        self._boots = BootMemory()
         self._started = clock.now()
         self._cloud_hands: dict[CloudName, CloudHands] = {}
         self._queue_hands: dict[QueueName, QueueHands] = {}
@@ -91,6 +98,7 @@ class Controller:
     async def load(self) -> None:
         """Learn what the store knows. Once, after the lease was taken and before :meth:`lead`."""
         await self._fleet.load(self._clock.now())
+        self._boots.load(await self._store.boots(limit=_BOOTS))
         self._started = self._clock.now()
 
     async def lead(self) -> None:
@@ -146,7 +154,7 @@ class Controller:
         snapshot = self._snapshot()
         decided = plan(snapshot, self._assembly.rules)
         record = await self._commit(snapshot, decided)
-        self._memory = decided.memory
+        self._memory, self._queue_memory = decided.memory, decided.queue_memory
         self._number += 1
         self._cycle = Cycle(self._number, snapshot, decided, self._clock.now() - began)
         self._follow(snapshot, decided, record)
@@ -166,6 +174,8 @@ class Controller:
             memory=self._memory,
             drain_acknowledged=dict(fleet.drain_acknowledged),
             undrain_answered=dict(fleet.undrain_answered),
+            boot_times=self._boots.view(),
+            queue_memory=self._queue_memory,
         )
 
     async def _commit(self, snapshot: Snapshot, decided: Plan) -> Record:
@@ -198,6 +208,8 @@ class Controller:
             if worker.reason.cause is Cause.NEVER_JOINED and worker.launched is not None:
                 key = (worker.zone, worker.shape.name)
                 self._breakers[worker.cloud].never_joined(key, worker.launched, now, str(worker.reason))
+                if worker.launched >= self._started:  # else nobody could let it in for a while
+                    self._boots.gave_up(worker, worker.since - worker.launched)
         for forgotten in record.drain_again:
             self._fleet.drain_acknowledged.pop(forgotten, None)
         for worker_id in record.undrain:
@@ -245,6 +257,10 @@ class Controller:
         """Whether one more worker may be launched on request, and how."""
         return plan_spawn(self._snapshot(), self._assembly.rules, group)
 
+    def resume_launches(self, group: GroupName, number: int) -> tuple[Sequence[Launch], Reason]:
+        """How so many workers may be launched on request, and why no more."""
+        return plan_resume(self._snapshot(), self._assembly.rules, group, number)
+
     def intents_of(self, launch: Launch) -> list[Change]:
         """The records of a launch that was decided now."""
         recorder = self._recorder(self._snapshot(), self._fleet.workers)
@@ -271,7 +287,6 @@ class Controller:
         }
         settings = LaunchSettings(
             assembly.render,
-            assembly.images.get,
             assembly.rules.groups.get,
             assembly.timing.launch_deadline,
             assembly.timing.call_deadline,
@@ -342,6 +357,11 @@ class Controller:
         return self._fleet.workers
 
     @property
+    def boot_times(self) -> Mapping[BootKey, BootTimes]:
+        """What was learned of how long machines take to join."""
+        return self._boots.times
+
+    @property
     def cycle(self) -> Cycle | None:
         """The last one that ended."""
         return self._cycle
@@ -363,16 +383,25 @@ class Controller:
         return Cycle(self._number + 1, snapshot, plan(snapshot, self._assembly.rules), self._clock.now() - began)
 
     async def join(
-        self, worker: WorkerId, join_secret: str, worker_secret: str, host: Mapping[str, Attribute]
+        self,
+        worker: WorkerId,
+        join_secret: str,
+        worker_secret: str,
+        host: Mapping[str, Attribute],
+        report: BootReport | None = None,
     ) -> JoinAnswer:
         """Admit a machine. A repeated request gets the same answer."""
-        joined = await self._fleet.join(
+        outcome = await self._fleet.join(
             worker,
             join_digest=digest(join_secret),
             worker_digest=digest(worker_secret),
             now=self._clock.now(),
             host=host,
+            report=report,
         )
+        joined = outcome.worker
+        if outcome.boot is not None and outcome.learned:
+            self._boots.joined(outcome.boot)
         group = self._assembly.rules.groups.get(joined.group)
         if group is None:
             raise Conflict(f"group {joined.group} is not in the site file any more", where=joined.id)
@@ -381,10 +410,23 @@ class Controller:
             self._breakers[joined.cloud].joined((joined.zone, joined.shape.name), joined.launched)
         self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), 0, 0.0, draining=False)
         self.queue_changed(group.queue)
-        return JoinAnswer(joined, group.lease, self._heartbeat(joined), orders)
+        return JoinAnswer(joined, group.lease, self._heartbeat(joined), orders, outcome.boot)
 
     def _heartbeat(self, worker: Worker) -> float:
         return self._assembly.heartbeats.get(worker.group, self._assembly.timing.heartbeat)
+
+    async def context(self, worker: WorkerId, join_secret: str, reader: str) -> bytes:
+        """Rendered anew: it is kept nowhere."""
+        now = self._clock.now()
+        try:
+            known = await self._store.read_context(
+                self._keeper.lease, worker, join_digest=digest(join_secret), reader_digest=digest(reader), now=now
+            )
+        except AccessDenied:
+            text = "its context was refused: the token is spent, or somebody else has read it before"
+            await self._fleet.change(lambda _: [Event(now, "token", worker, f"worker:{worker}", None, text)])
+            raise
+        return self._assembly.fetch(known, join_token(worker, join_secret))
 
     async def check_worker(self, worker: WorkerId, secret: str) -> None:
         """AccessDenied unless the secret is the worker's own."""
@@ -444,6 +486,20 @@ class Controller:
             wishes=wishes,
             now=self._clock.now(),
         )
+
+    async def console(self, worker: WorkerId, *, most: int) -> bytes:
+        """Asked of its cloud: nothing of it is kept here."""
+        known = self._fleet.workers.get(worker) or await self._store.worker(worker)
+        if known is None:
+            raise NotFound(f"no worker is called {worker}", remedy="`gridtide workers --past` lists those that ended")
+        cloud = self._assembly.clouds.get(known.cloud)
+        if not isinstance(cloud, HasConsole):
+            raise NotFound(f"cloud {known.cloud} shows no console", where=worker)
+        async with asyncio.timeout(self._assembly.timing.call_deadline):
+            content = await cloud.console(known.machine or MachineId(worker), most=most)
+        if content is None:
+            raise NotFound("its console is not kept (any more)", where=worker)
+        return content
 
     async def close_site(self, *, actor: str) -> None:
         """Launch nothing more and drain all."""

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from gridtide.control.boots import key_of
 from gridtide.control.lease import LeaseKeeper
 from gridtide.errors import NotFound
+from gridtide.model.boots import Boot, BootReport, phases_of
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.snapshot import Heartbeat
-from gridtide.model.workers import Worker, WorkerState
+from gridtide.model.workers import MAY_JOIN, Worker, WorkerState
 from gridtide.store.ports import AddWorker, Change, Event, FleetStore, SetWishes, UpdateWorker
 
 Decide = Callable[[Mapping[WorkerId, Worker]], Sequence[Change]]
@@ -34,6 +36,7 @@ class Fleet:
         self.heartbeats: dict[WorkerId, Heartbeat] = {}
         self.drain_acknowledged: dict[WorkerId, float] = {}
         self.undrain_answered: dict[WorkerId, float] = {}
+        self._led_since = float("inf")
 
     async def load(self, now: float) -> None:
         """Read everything anew, at the beginning of a lead.
@@ -45,6 +48,7 @@ class Fleet:
             self.workers = {worker.id: worker for worker in await self._store.workers()}
             self.wishes = dict(await self._store.wishes())
             self.heartbeats = {}
+            self._led_since = now
             self.drain_acknowledged = {}
             self.undrain_answered = {
                 worker.id: now for worker in self.workers.values() if worker.state is WorkerState.JOINED
@@ -78,10 +82,18 @@ class Fleet:
         worker_digest: bytes,
         now: float,
         host: Mapping[str, Attribute],
-    ) -> Worker:
-        """See FleetStore.join."""
+        report: BootReport | None,
+    ) -> Joined:
+        """See FleetStore.join. ``report``: what the machine says of its boot.
+
+        A machine that was launched before this controller led may have been ready while nobody could let it in: how
+        long that took is told, and not kept, since nothing can be learned from it.
+        """
         async with self._lock:
             before = self.workers.get(worker)
+            boot = None if before is None else _boot(before, now, report)
+            launched = None if before is None else before.launched
+            learned = launched is not None and launched >= self._led_since
             joined = await self._store.join(
                 self._keeper.lease,
                 worker,
@@ -90,12 +102,14 @@ class Fleet:
                 now=now,
                 host=host,
                 reason=Reason(Cause.JOINED, "its machine traded the join token"),
+                boot=boot if learned else None,
             )
             self.workers[joined.id] = joined
-            if before is not None and before.state is not joined.state:  # not a repeated request
-                told = event_of(joined, actor=f"worker:{worker}", now=now)
-                await self._store.commit(self._keeper.lease, [told])
-            return joined
+            if before is None or before.state is joined.state:
+                return Joined(joined, None, learned=False)  # a repeated request
+            told = replace(event_of(joined, actor=f"worker:{worker}", now=now), text=_joined_text(boot))
+            await self._store.commit(self._keeper.lease, [told])
+            return Joined(joined, boot, learned=learned)
 
     def _apply(self, change: Change) -> None:
         match change:
@@ -115,6 +129,31 @@ class Fleet:
                 self.wishes[group] = wishes
             case Event():
                 pass
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A worker that has joined; its boot, unless it had joined before."""
+
+    worker: Worker
+    boot: Boot | None
+    learned: bool
+    """Whether it says something of the next boots."""
+
+
+def _boot(worker: Worker, now: float, report: BootReport | None) -> Boot | None:
+    if worker.launched is None or worker.state not in MAY_JOIN:
+        return None
+    answered = worker.since if worker.state is WorkerState.BOOTING else None
+    phases = phases_of(worker.launched, answered, now, report)
+    return Boot(worker.id, key_of(worker), now, max(0.0, now - worker.launched), phases)
+
+
+def _joined_text(boot: Boot | None) -> str:
+    if boot is None:
+        return WorkerState.JOINED.value
+    told = ", ".join(f"{phase.value} {seconds:.1f}" for phase, seconds in boot.phases.items())
+    return f"{WorkerState.JOINED.value} {boot.seconds:.1f} s after its launch: {told}"
 
 
 def moved(worker: Worker, after: WorkerState, reason: Reason, now: float) -> Worker:

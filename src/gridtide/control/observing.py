@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from random import Random
 
 from gridtide.clock import Clock
-from gridtide.clouds.protocol import Cloud
+from gridtide.clouds.protocol import Cloud, HasZones
 from gridtide.control.assembly import Assembly
 from gridtide.control.breaker import Breaker
 from gridtide.control.sources import Source
 from gridtide.model.demand import Attribute, Demand, Nodes, Offer
-from gridtide.model.ids import CloudName, QueueName, WorkerId
+from gridtide.model.ids import CloudName, QueueName, WorkerId, Zone
 from gridtide.model.machines import Machines
 from gridtide.model.readings import Fresh, Reading, last_known
 from gridtide.model.resources import Shape
@@ -94,10 +94,11 @@ class Observer:
         for name, sources in self._clouds.items():
             shapes = sources.shapes.reading(now)
             known: Fresh[tuple[Shape, ...]] | None = last_known(shapes)
-            keys = [(None, shape.name) for shape in known.value] if known is not None else []
-            views[name] = CloudView(
-                machines=sources.machines.reading(now), shapes=shapes, health=breakers[name].health(keys, now)
-            )
+            cloud = self._assembly.clouds[name]
+            zones: tuple[Zone | None, ...] = (cloud.zones() if isinstance(cloud, HasZones) else ()) or (None,)
+            keys = [(zone, shape.name) for zone in zones for shape in known.value] if known is not None else []
+            health = breakers[name].health(keys, now)
+            views[name] = CloudView(sources.machines.reading(now), shapes, zones, health)
         return views
 
     async def stop(self) -> None:

@@ -37,6 +37,7 @@ def wishes_changes(rules: SiteRules, name: GroupName, wishes: Wishes, *, actor: 
     pinned = _figure(wishes.desired, "auto")
     text = f"minimum {_figure(wishes.minimum)}, maximum {_figure(wishes.maximum)}, desired {pinned}"
     text += ", held" if wishes.hold else ""
+    text += ", rollout paused" if wishes.rollout_paused else ""
     return [SetWishes(name, wishes), Event(now, "wishes", name, actor, None, text, group=name)]
 
 

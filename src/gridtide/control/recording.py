@@ -85,6 +85,7 @@ class Recorder:
                 since=self._now,
                 created=self._now,
                 reason=action.reason,
+                image=self._rules.groups[action.group].image,
             )
             self._workers[worker.id] = worker
             self.record.changes += [

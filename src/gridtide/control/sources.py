@@ -16,7 +16,7 @@ import structlog
 
 from gridtide.clock import Clock
 from gridtide.control.backoff import Backoff
-from gridtide.errors import SourceError, Throttled
+from gridtide.errors import QueueNotReady, SourceError, Throttled
 from gridtide.model.readings import Fresh, Missing, Reading, Stale, Unconfirmed, last_known
 
 T = TypeVar("T")
@@ -116,15 +116,17 @@ class Source(Generic[T]):
             async with asyncio.timeout(self.rhythm.deadline):
                 value = await self._call()
         except TimeoutError:
-            self._failed(f"no answer within {self.rhythm.deadline:g} s", None)
+            self._failed(f"no answer within {self.rhythm.deadline:g} s")
         except Throttled as error:
-            self._failed(str(error), error.retry_after)
+            self._failed(str(error), max(self._backoff.failed(), error.retry_after or 0.0))
+        except QueueNotReady as error:
+            self._failed(str(error), error.ask_again)  # no fault to back off from: it is known when to ask again
         except SourceError as error:
-            self._failed(str(error), None)
+            self._failed(str(error))
         # The one barrier of this task: whatever a driver lets escape is a failure of its source, not of the loop.
         except Exception as error:
             log.exception("driver fault", source=self.name)
-            self._failed(f"the driver failed: {type(error).__name__}: {error}", None)
+            self._failed(f"the driver failed: {type(error).__name__}: {error}")
         else:
             self._answered(Fresh(value, started, self._clock.now()))
         finally:
@@ -138,7 +140,8 @@ class Source(Generic[T]):
         self._blocked_until = self._next_due if doubted else float("-inf")
         self._changed(self.name)
 
-    def _failed(self, error: str, retry_after: float | None) -> None:
+    def _failed(self, error: str, wait: float | None = None) -> None:
+        """Keep what was known, as stale. ``wait``: seconds until the next try; None: the backoff's."""
         now = self._clock.now()
         before = self._reading
         if isinstance(before, Missing | Stale):
@@ -148,9 +151,8 @@ class Source(Generic[T]):
             since = now
             known = last_known(before)
             self._reading = Missing(error, now) if known is None else Stale(known, error, now)
-        if since == now or self._backoff.failures == 0:
+        if since == now or not self.attempted.is_set():
             log.warning("source failed", source=self.name, error=error)
-        wait = self._backoff.failed()
-        self._next_due = now + max(wait, retry_after or 0.0)
+        self._next_due = now + (self._backoff.failed() if wait is None else wait)
         self._blocked_until = self._next_due
         self._changed(self.name)

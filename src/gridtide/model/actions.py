@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, WorkerId, Zone
+from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, QueueName, WorkerId, Zone
 from gridtide.model.reasons import Reason
 from gridtide.model.resources import Shape
-from gridtide.model.snapshot import GroupMemory
+from gridtide.model.snapshot import GroupMemory, QueueMemory
 from gridtide.model.workers import WorkerState
 
 
@@ -77,6 +77,22 @@ Action = Launch | Advance | Drain | Undrain | Terminate | TerminateStray
 
 
 @dataclass(frozen=True, slots=True)
+class Rollout:
+    """How far a group is with replacing workers of an older generation. Capacities are cores."""
+
+    present: int
+    """Workers of the present generation that take jobs."""
+    over_old: int
+    """Those still to be replaced, in any state."""
+    capacity: float
+    """Of all workers that go on taking jobs."""
+    wanted: float
+    """What the group would keep if there were nothing to replace."""
+    why: Reason
+    """What was done in this cycle, or what is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The planner's whole answer.
 
@@ -90,3 +106,7 @@ class Plan:
     why_demand: Mapping[tuple[str, str], Reason] = field(default_factory=lambda: MappingProxyType({}))
     memory: Mapping[GroupName, GroupMemory] = field(default_factory=lambda: MappingProxyType({}))
     look_again: float | None = None
+    rollouts: Mapping[GroupName, Rollout] = field(default_factory=lambda: MappingProxyType({}))
+    """Of groups that have something to replace."""
+    queue_memory: Mapping[QueueName, QueueMemory] = field(default_factory=lambda: MappingProxyType({}))
+    """To be handed back in the next cycle, like ``memory``."""

@@ -44,6 +44,12 @@ class DemandRow:
     """How a person would name these jobs in one line, e.g. ``1 core, 2 GiB memory; Requirements: Arch == "X86_64"``."""
     walltime: float | None = None
     """Seconds that each may run, None when the queue does not know."""
+    node_kinds: frozenset[str] | None = None
+    """Kinds of nodes that are not ours (:attr:`Node.kind`) which satisfy the requirements, resources left out.
+
+    None: the queue makes no difference between nodes, so that resources alone decide. A queue with requirements and
+    with nodes of others fills it, or jobs are reckoned to run where they cannot.
+    """
 
 
 Demand = tuple[DemandRow, ...]
@@ -76,6 +82,12 @@ class Node:
     """Jobs attributed to the node, from every witness the queue has. Claimed but idle slots count as running."""
     idle_since: float | None
     """Since when it runs nothing; None while it runs something or when the queue does not know."""
+    kind: str | None = None
+    """Of a node that is not ours: what jobs' requirements see of it, as a name that nodes which look alike share.
+
+    Demand rows refer to it. A kind says nothing of resources and of what changes while jobs run, so that thousands of
+    nodes have few kinds. None: no row that names kinds runs on it.
+    """
 
 
 Nodes = tuple[Node, ...]

@@ -38,6 +38,8 @@ class Machine:
     zone: Zone | None = None
     message: str = ""
     """The cloud's own words on why it is broken or stopped."""
+    notice: str = ""
+    """The cloud's own words on a machine that it will take away within minutes (a spot machine); otherwise empty."""
 
 
 Machines = tuple[Machine, ...]

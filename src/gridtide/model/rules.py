@@ -63,12 +63,16 @@ class GroupRules:
     minimum: int
     maximum: int
     policy: Policy
-    join_deadline: float = 600.0
-    """Seconds from launch to join after which a worker is given up."""
+    join_deadline: float | None = None
+    """Seconds from launch to join after which a worker is given up. None: learned from the boots before."""
     lease: float = 600.0
     """Seconds without contact after which a worker must drain itself."""
     attributes: Mapping[str, Attribute] = field(default_factory=lambda: MappingProxyType({}))
     """What its workers advertise to the queue."""
+    image: str | None = None
+    """What its machines boot from; None on clouds without images."""
+    share: float = 1.0
+    """Its weight beside other groups where a cloud's quota does not hold what all of them want. More than 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +111,5 @@ class Wishes:
     """Launch nothing and drain nothing."""
     closing: bool = False
     """Launch nothing, drain everything (``gridtide down``)."""
+    rollout_paused: bool = False
+    """Leave over-old workers in place: new ones are of the new generation, none is replaced for its age."""

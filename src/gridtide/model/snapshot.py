@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from gridtide.model.boots import BootKey, BootTimes
 from gridtide.model.demand import Demand, Nodes
 from gridtide.model.ids import CloudName, GroupName, QueueName, ShapeName, WorkerId, Zone
 from gridtide.model.machines import Machines
@@ -64,6 +65,33 @@ class GroupMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """Jobs that look alike wait, and machines that seem able to run them have room. Do they start there?"""
+
+    since: float
+    """Since when, without a break, there has been such room and none of them started."""
+    count: int
+    """How many waited at the last look."""
+    oldest_since: float
+    """Since when the oldest of these waited."""
+    failures: int = 0
+    """How often in a row the room was not taken."""
+    until: float | None = None
+    """Until when, after the last failure, these machines count as unable to run them. None: it never failed."""
+
+
+TrialKey = tuple[str, GroupName | None]
+"""Label of the jobs, and the group whose workers are meant; None: the nodes that are not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueMemory:
+    """What is remembered of a queue from one cycle to the next. Lost on restart, which only means to try again."""
+
+    trials: Mapping[TrialKey, Trial] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Input of the planner, beside the site's rules. ``now`` is the only time there is."""
 
@@ -88,3 +116,7 @@ class Snapshot:
 
     Only a reading begun after this may call such a worker draining (by itself) again. Missing: not answered yet.
     """
+    boot_times: Mapping[BootKey, BootTimes] = field(default_factory=lambda: MappingProxyType({}))
+    """What was learned of how long machines take to join."""
+    queue_memory: Mapping[QueueName, QueueMemory] = field(default_factory=lambda: MappingProxyType({}))
+    """What the last plan wanted remembered of each queue."""

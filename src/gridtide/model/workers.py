@@ -111,6 +111,8 @@ class Worker:
     joined: float | None = None
     drain_wanted: bool = False
     """An operator asked to drain this one: load does not cancel it."""
+    image: str | None = None
+    """What its machine was booted from; None on clouds without images."""
     force_wanted: bool = False
     """An operator takes the responsibility: end it, whatever it runs."""
 

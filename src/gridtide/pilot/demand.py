@@ -67,6 +67,7 @@ def demand(rows: Sequence[tuple[_Look, int, float]], offers: Sequence[Offer], ve
             runs_on=_runs_on(need, requirements, hosts, verdicts),
             label=need_label(need, requirements),
             walltime=walltime,
+            node_kinds=frozenset(),  # all nodes of a pilot queue are ours
         )
         for (need, requirements, walltime), (count, since) in sorted(merged.items())
     )

@@ -7,11 +7,13 @@ beyond slicing lists of ids, per machine. Amounts are plain tuples (cores, memor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 
-from gridtide.model.demand import Demand, DemandRow, OfferKey
-from gridtide.model.ids import WorkerId
+from gridtide.model.demand import DemandRow, OfferKey
+from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.resources import Resources
+from gridtide.planning.shelves import Shelves
 
 Amount = tuple[int, int, int, int]
 
@@ -48,6 +50,10 @@ class Load:
     left: int
     placed: dict[str, int] = field(default_factory=dict)
     """Stage of planning -> how many jobs found a place in it."""
+    node_kinds: frozenset[str] | None = None
+    """Kinds of nodes of others that take them; None: any."""
+    barred: frozenset[GroupName | None] = frozenset()
+    """Groups, None for nodes of others, whose machines had room for them and did not take them."""
 
     def put(self, stage: str, number: int) -> None:
         """Note that ``number`` jobs found a place."""
@@ -55,26 +61,46 @@ class Load:
         self.placed[stage] = self.placed.get(stage, 0) + number
 
     @property
+    def groups(self) -> frozenset[GroupName]:
+        """Whose machines run them."""
+        return frozenset(group for group, _ in self.runs_on)
+
+    @property
     def count(self) -> int:
         """All of them, placed or not."""
         return sum(row.count for row in self.rows)
 
 
-def loads_of(demand: Demand) -> list[Load]:
-    """Rows that look alike joined, the largest needs first: what is hard to place is placed first."""
-    joined: dict[tuple[Amount, frozenset[OfferKey]], Load] = {}
-    for row in demand:
+def loads_of(demand: Iterable[DemandRow], barred: Iterable[frozenset[GroupName | None]] | None = None) -> list[Load]:
+    """Rows that look alike joined, the largest needs first: what is hard to place is placed first.
+
+    ``barred`` says of each row who is out for it already.
+    """
+    joined: dict[tuple[object, ...], Load] = {}
+    for row, out in zip(demand, repeat(frozenset()) if barred is None else barred, strict=False):
         # A job that needs nothing would fit without limit: it gets the core that it will use.
         need = amount(row.need) if row.need != Resources() else _ONE_CORE
-        load = joined.setdefault((need, row.runs_on), Load(need, row.runs_on, [], 0))
+        key = (need, row.runs_on, row.node_kinds, out)
+        load = joined.setdefault(key, Load(need, row.runs_on, [], 0, {}, row.node_kinds, out))
         load.rows.append(row)
         load.left += row.count
-    return sorted(joined.values(), key=_largest_first)
+    return sorted(joined.values(), key=_hardest_first)
 
 
-def _largest_first(load: Load) -> tuple[object, ...]:
+def _hardest_first(load: Load) -> tuple[object, ...]:
+    """What only nodes of others run comes first: it has no other choice, and starts no machine."""
     cores, memory, disk, gpus = load.need
-    return (-gpus, -cores, -memory, -disk, sorted(load.runs_on))
+    kinds = () if load.node_kinds is None else sorted(load.node_kinds)
+    return (
+        bool(load.runs_on),
+        -gpus,
+        -cores,
+        -memory,
+        -disk,
+        sorted(load.runs_on),
+        kinds,
+        sorted(map(str, load.barred)),
+    )
 
 
 @dataclass(slots=True)
@@ -91,53 +117,48 @@ class Bin:
     """Who they are, the one to be used first first; empty where nobody asks."""
     touched: bool = False
     """Whether a job was given a place."""
+    foreign: bool = False
+    """Nodes that are not ours."""
+    kind: str | None = None
+    """Theirs."""
 
     def room_for(self, load: Load) -> int:
-        """How many jobs of the load one of the machines takes."""
-        if self.key is not None and self.key not in load.runs_on:
-            return 0
-        if self.slots is not None:
-            return self.slots
-        return times(self.free, load.need)
+        """How many jobs of the load one of the machines takes, if its requirements let it."""
+        return self.slots if self.slots is not None else times(self.free, load.need)
 
-    def used(self, number: int, load: Load, jobs: int) -> Bin:
-        """The first ``number`` of the machines with ``jobs`` more on each."""
-        slots = None if self.slots is None else self.slots - jobs
-        return Bin(self.key, less(self.free, load.need, jobs), slots, number, self.members[:number], touched=True)
-
-    def without(self, number: int) -> Bin:
-        """The machines after the first ``number``."""
-        return Bin(self.key, self.free, self.slots, self.count - number, self.members[number:], self.touched)
-
-
-def place(loads: Iterable[Load], bins: list[Bin], stage: str) -> list[Bin]:
-    """Give the loads a place in the bins, in the order of both. Returns the bins as they are afterwards."""
-    for load in loads:
-        if load.left == 0:
-            continue
-        after: list[Bin] = []
-        for bin_ in bins:
-            room = bin_.room_for(load) if load.left else 0
-            after.extend(_fill(bin_, load, room, stage) if room else (bin_,))
-        bins = after
-    return bins
-
-
-def _fill(bin_: Bin, load: Load, room: int, stage: str) -> list[Bin]:
-    """One bin split into machines filled with the load, the last one filled in part, and machines left as they were."""
-    parts: list[Bin] = []
-    full = min(load.left // room, bin_.count)
-    if full:
-        parts.append(bin_.used(full, load, room))
+    def fill(self, load: Load, stage: str) -> list[Bin]:
+        """Machines filled with the load, the last one filled in part, and machines left as they were."""
+        room = self.room_for(load)
+        full = min(load.left // room, self.count)
+        parts = [self._used(0, full, load, room)] if full else []
         load.put(stage, full * room)
-        bin_ = bin_.without(full)
-    if bin_.count and load.left and load.left < room:
-        parts.append(bin_.used(1, load, load.left))
-        load.put(stage, load.left)
-        bin_ = bin_.without(1)
-    if bin_.count:
-        parts.append(bin_)
-    return parts
+        if full < self.count and 0 < load.left < room:
+            parts.append(self._used(full, full + 1, load, load.left))
+            load.put(stage, load.left)
+            full += 1
+        if full < self.count:
+            parts.append(replace(self, count=self.count - full, members=self.members[full:]))
+        return parts
+
+    def _used(self, first: int, end: int, load: Load, jobs: int) -> Bin:
+        """Some of the machines with ``jobs`` more on each."""
+        return replace(
+            self,
+            free=less(self.free, load.need, jobs),
+            slots=None if self.slots is None else self.slots - jobs,
+            count=end - first,
+            members=self.members[first:end],
+            touched=True,
+        )
+
+
+def place(loads: Iterable[Load], bins: Iterable[Bin], stage: str) -> list[Bin]:
+    """Give the loads a place in the bins, in the order of the loads. Returns the bins as they are afterwards."""
+    shelves = Shelves(bins)
+    for load in loads:
+        if load.left:
+            shelves.put(load, stage)
+    return shelves.bins()
 
 
 @dataclass(slots=True)
@@ -161,8 +182,13 @@ class Choice:
     jobs: list[tuple[Load, int]]
     unused: int
     """Cores and GPUs that would stay without a job."""
-    last: bool
-    """One machine takes all that this kind can run: it is left unfilled for want of jobs, not of room."""
+    beside: tuple[Load, int] | None
+    """A load of which more is left than the machine takes, and how many it takes."""
+
+    @property
+    def last(self) -> bool:
+        """One machine takes all that this kind can run: it is left unfilled for want of jobs, not of room."""
+        return self.beside is None
 
     @property
     def standing(self) -> tuple[float, tuple[str, int, str]]:
@@ -175,6 +201,34 @@ Room = Callable[[Kind], int]
 Take = Callable[[Kind, int], None]
 
 
+class _Stand:
+    """A kind with the loads that it could run, and the last choice, kept for as long as it would come out the same."""
+
+    def __init__(self, kind: Kind, loads: Iterable[Load]) -> None:
+        self.kind = kind
+        self._loads = [load for load in loads if kind.key in load.runs_on]
+        self._choice: Choice | None = None
+        self._all_of: list[bool] = []
+        """Of each load of the choice, whether the machine takes all that is left of it."""
+
+    def choice(self) -> Choice | None:
+        """What one machine would run; None when it can run nothing."""
+        choice = self._choice
+        if choice is None or not self._same(choice):
+            self._loads = [load for load in self._loads if load.left]
+            choice = self._choice = _one_machine(self.kind, self._loads)
+            self._all_of = [load.left == number for load, number in choice.jobs] if choice is not None else []
+        return choice
+
+    def _same(self, choice: Choice) -> bool:
+        if choice.beside is not None and choice.beside[0].left <= choice.beside[1]:
+            return False
+        return all(
+            load.left == number if whole else load.left > number
+            for (load, number), whole in zip(choice.jobs, self._all_of, strict=True)
+        )
+
+
 def add_machines(loads: Sequence[Load], kinds: Sequence[Kind], room: Room, take: Take, stage: str) -> None:
     """Decide machines for the loads that are left, as long as a kind has room.
 
@@ -182,8 +236,10 @@ def add_machines(loads: Sequence[Load], kinds: Sequence[Kind], room: Room, take:
     large machine is compared with the smaller ones that would do: the choice that leaves least unused wins, and
     among equals the one with fewer machines.
     """
+    stands = [_Stand(kind, loads) for kind in kinds]
     while True:
-        best = _best([load for load in loads if load.left], [kind for kind in kinds if room(kind) > 0], room)
+        found = (stand.choice() for stand in stands if room(stand.kind) > 0)
+        best = _best([choice for choice in found if choice is not None], room)
         if best is None:
             return
         number = min(min(load.left // jobs for load, jobs in best.jobs), room(best.kind))
@@ -192,8 +248,7 @@ def add_machines(loads: Sequence[Load], kinds: Sequence[Kind], room: Room, take:
         take(best.kind, number)
 
 
-def _best(loads: Sequence[Load], kinds: Sequence[Kind], room: Room) -> Choice | None:
-    choices = [choice for kind in kinds if (choice := _one_machine(kind, loads)) is not None]
+def _best(choices: list[Choice], room: Room) -> Choice | None:
     if not choices:
         return None
     rank = min(choice.kind.rank for choice in choices)
@@ -212,28 +267,43 @@ def _best(loads: Sequence[Load], kinds: Sequence[Kind], room: Room) -> Choice | 
 
 
 def _one_machine(kind: Kind, loads: Sequence[Load]) -> Choice | None:
-    """What one machine of the kind would run: the largest jobs first. None when it can run nothing of it."""
+    """What one machine of the kind would run: the largest jobs first. None when it can run nothing of it.
+
+    The loads are those that it could run.
+    """
     free, slots = kind.whole, kind.slots
     jobs: list[tuple[Load, int]] = []
-    last = True
+    beside: tuple[Load, int] | None = None
     for load in loads:
-        if kind.key not in load.runs_on:
+        need, left = load.need, load.left
+        if not left:
             continue
-        fits = slots if slots is not None else times(free, load.need)
-        number = min(fits, load.left)
-        last = last and number == load.left
+        if slots is not None:
+            number = min(slots, left)
+        elif need[0] > free[0] or need[1] > free[1] or need[2] > free[2] or need[3] > free[3]:
+            number = 0
+        else:
+            number = min(times(free, need), left)
+        if number < left and beside is None:
+            beside = (load, number)
         if number:
             jobs.append((load, number))
-            free = less(free, load.need, number)
+            free = less(free, need, number)
             slots = None if slots is None else slots - number
-    return Choice(kind, jobs, free[0] + free[3], last) if jobs else None
+            if beside is not None and (slots == 0 or not any(free)):
+                break
+    return Choice(kind, jobs, free[0] + free[3], beside) if jobs else None
 
 
 def _unused_with(first: Kind, loads: Sequence[Load], kinds: Sequence[Kind], room: Room) -> int | None:
     """What would stay unused if these jobs got machines of ``first`` before others; None if that does not place all."""
     rest = [Load(load.need, load.runs_on, [], load.left) for load in loads]
+
+    def one(kind: Kind) -> Choice | None:
+        return _one_machine(kind, [load for load in rest if kind.key in load.runs_on])
+
     unused, available = 0, room(first)
-    choice = _one_machine(first, rest)
+    choice = one(first)
     while choice is not None:
         number = min(load.left // jobs for load, jobs in choice.jobs)
         available -= number
@@ -245,7 +315,7 @@ def _unused_with(first: Kind, loads: Sequence[Load], kinds: Sequence[Kind], room
         rest = [load for load in rest if load.left]
         if not rest:
             return unused
-        options = [option for kind in kinds if (option := _one_machine(kind, rest)) is not None]
+        options = [option for kind in kinds if (option := one(kind)) is not None]
         filled = [option for option in options if not option.last]
         choice = min(filled or options, key=lambda option: (option.unused, option.kind.order), default=None)
     return None

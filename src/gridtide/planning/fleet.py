@@ -19,8 +19,8 @@ from gridtide.planning.policies import Aim, Outlook, policy_of
 STARTING = frozenset({WorkerState.INTENDED, WorkerState.LAUNCHING, WorkerState.BOOTING})
 _ON_THE_WAY_OUT = frozenset({WorkerState.DRAINING, WorkerState.DRAINED})
 
-_FINAL_DRAINS = frozenset({Cause.SINGLE_USE, Cause.SELF_DRAINED, Cause.OVER_OLD})
-"""Drains that load does not take back: the worker itself, or its age, decided them."""
+_FINAL_DRAINS = frozenset({Cause.SINGLE_USE, Cause.SELF_DRAINED, Cause.OVER_OLD, Cause.INTERRUPTED, Cause.YIELDED})
+"""Drains that load does not take back: the worker itself, its age, its cloud, or another group's part decided them."""
 
 
 @dataclass(slots=True)
@@ -70,6 +70,11 @@ class Fleet:
         """How many work, could work, or will."""
         return len(self.starting()) + len(self.usable()) + sum(launch.count for launch in self.launches)
 
+    @property
+    def to_replace(self) -> list[Course]:
+        """Workers of an older generation that are not gone; those that take one job and leave are left to do so."""
+        return [course for course in self.courses if self.over_old(course) and not course.worker.single_use]
+
     def over_old(self, course: Course) -> bool:
         """Whether it was made from another image or context than the group's present one."""
         return course.worker.generation != self.rules.generation
@@ -116,6 +121,7 @@ def recallable(course: Course, fleet: Fleet, evidence: Evidence) -> bool:
         and not worker.force_wanted
         and worker.reason.cause not in _FINAL_DRAINS
         and evidence.warming(worker.group, worker.cloud) is None
+        and not (course.machine is not None and course.machine.notice)
         and seen is not None
         and seen.started is not None
         and seen.started >= worker.since

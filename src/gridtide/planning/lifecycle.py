@@ -19,6 +19,7 @@ from gridtide.model.machines import Machine, MachineState
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.planning.evidence import REGISTRATION_ALLOWANCE, Evidence, Seen, count, seconds
+from gridtide.planning.joining import RETURN_ALLOWANCE, join_deadline
 
 CALL_ALLOWANCE: Final = 60.0
 """Seconds that a launch call may take at most. Smaller: an answer that is late is taken for a lost one, and a worker is
@@ -178,7 +179,10 @@ def _booting(course: Course, evidence: Evidence) -> bool:
     if dead is not None and alive is None:
         return course.advance(WorkerState.FAILED, dead)
     group = evidence.group(worker)
-    deadline = launched + (group.join_deadline if group is not None else 0.0)
+    deadline = launched + join_deadline(group, worker, evidence.snapshot.boot_times)
+    if group is not None and launched < evidence.snapshot.started:
+        # It may have been ready while no controller led and nobody could let it in.
+        deadline = max(deadline, evidence.snapshot.started + RETURN_ALLOWANCE)
     if evidence.now >= deadline:
         late = f"it has not joined {seconds(evidence.now - launched)} after its launch"
         if alive is None:
@@ -206,6 +210,10 @@ def _joined(course: Course, evidence: Evidence) -> bool:
     closing = evidence.closing(worker)
     if closing is not None:
         return course.drain(closing)
+    machine = course.machine
+    if machine is not None and machine.notice and evidence.machines_started(worker.cloud) is not None:
+        text = f"cloud {worker.cloud} will take its machine away: {machine.notice}"
+        return course.drain(Reason(Cause.INTERRUPTED, text))
     if seen is not None and _on_its_way_out(seen) and evidence.tells_of_drain(worker, seen):
         cause = Cause.SINGLE_USE if worker.single_use else Cause.SELF_DRAINED
         return course.advance(WorkerState.DRAINING, Reason(cause, f"the queue lists it as {seen.state}"))

@@ -71,6 +71,19 @@ class _Quota:
     machines: int
     foreign: Resources
     foreign_machines: int
+    others: dict[str, int]
+    """By unit (cores, memory, machines), what no group of the site file has."""
+
+    def add(self, machine: Resources) -> None:
+        """One machine more."""
+        self.used = self.used.plus(machine)
+        self.machines += 1
+
+    def add_others(self, machine: Resources) -> None:
+        """Say of a machine that it is of no group of the site file."""
+        self.others["cores"] += machine.cores
+        self.others["memory"] += machine.memory
+        self.others["machines"] += 1
 
     def room(self, shape: Resources) -> int:
         """How many machines of the shape fit under all three limits."""
@@ -114,6 +127,8 @@ class Limits:
         for name, view in evidence.snapshot.clouds.items():
             for (zone, shape), health in (view.health or {}).items():
                 self._allowed[(name, zone, shape)] = health.allowed
+        self._shares: dict[tuple[GroupName, CloudName], str] = {}
+        self._refusals: dict[CloudName, Reason | None] = {}
 
     def room(self, offering: Offering) -> int:
         """How many may be launched now, all in the zone that :meth:`zone` names."""
@@ -149,9 +164,37 @@ class Limits:
 
     def refusal(self, offering: Offering) -> Reason | None:
         """Why nothing of it may be launched whatever the room: its cloud gave no evidence."""
-        view = self._evidence.cloud(offering.cloud)
-        source = f"cloud {offering.cloud}"
-        return doubt(f"{source}, machines", view.machines) or doubt(f"{source}, shapes", view.shapes)
+        cloud = offering.cloud
+        if cloud not in self._refusals:
+            view, source = self._evidence.cloud(cloud), f"cloud {cloud}"
+            words = doubt(f"{source}, machines", view.machines) or doubt(f"{source}, shapes", view.shapes)
+            self._refusals[cloud] = words
+        return self._refusals[cloud]
+
+    def allows(self, offering: Offering) -> bool:
+        """Whether it could be launched but for maximum and quota."""
+        return self.refusal(offering) is None and self.zone(offering) is not None
+
+    def bounded(self, cloud: CloudName) -> bool:
+        """Whether the cloud is known and has a quota."""
+        return cloud in self._quotas and self._quotas[cloud].limit != _NO_QUOTA
+
+    def capacity(self, cloud: CloudName, unit: str) -> float | None:
+        """What the quota leaves to the groups of the site file, in cores, memory or machines. None: no limit."""
+        quota = self._quotas[cloud]
+        limit: int | None = getattr(quota.limit, unit)
+        return None if limit is None else float(max(limit - quota.others[unit], 0))
+
+    def left(self, cloud: CloudName, unit: str) -> float:
+        """What is still free of it."""
+        quota = self._quotas[cloud]
+        limit: int | None = getattr(quota.limit, unit)
+        used = quota.machines if unit == "machines" else quota.used.cores if unit == "cores" else quota.used.memory
+        return float("inf") if limit is None else float(max(limit - used, 0))
+
+    def note_share(self, group: GroupName, cloud: CloudName, words: str) -> None:
+        """The quota is shared out, and this is the group's part of it."""
+        self._shares[(group, cloud)] = words
 
     def why_not(self, offering: Offering) -> Reason:
         """Why there is no room for it."""
@@ -163,8 +206,12 @@ class Limits:
             figures = f"{self.counts.get(group, 0)} of at most {self.maximum[group]} workers exist or start"
             return Reason(Cause.AT_MAXIMUM, f"group {group}: {figures}")
         quota = self._quotas[offering.cloud]
+        share = self._shares.get((group, offering.cloud))
         if quota.room(offering.shape.resources) == 0:
-            return Reason(Cause.AT_QUOTA, f"cloud {offering.cloud}: {quota.explain(offering.shape)}")
+            words = f"cloud {offering.cloud}: {quota.explain(offering.shape)}"
+            return Reason(Cause.AT_QUOTA, f"{words}; {share}" if share is not None else words)
+        if share is not None and self.allows(offering):
+            return Reason(Cause.AT_QUOTA, f"{share}, and other groups wait for theirs")
         return self._breaker_words(offering)
 
     def _breaker_words(self, offering: Offering) -> Reason:
@@ -200,27 +247,28 @@ def _measure(evidence: Evidence, cloud: CloudName) -> _Quota:
     """Foreign machines, ours that are listed, and ours that are not listed yet: each counted once."""
     rules = evidence.rules.clouds.get(cloud)
     limit = rules.quota if rules is not None else _NO_QUOTA
-    quota = _Quota(limit, Resources(), 0, Resources(), 0)
+    quota = _Quota(limit, Resources(), 0, Resources(), 0, {"cores": 0, "memory": 0, "machines": 0})
     if limit == _NO_QUOTA:
         return quota
     reading = fresh(evidence.cloud(cloud).machines)
     listed: set[MachineId] = set()
-    cores = memory = 0
     for machine in reading.value if reading is not None else ():
         listed.add(machine.id)
         if machine.state is MachineState.GONE:
             continue
-        cores += machine.resources.cores
-        memory += machine.resources.memory
-        quota.machines += 1
+        quota.add(machine.resources)
         if machine.worker is None:
             quota.foreign = quota.foreign.plus(machine.resources)
             quota.foreign_machines += 1
+        owner = None if machine.worker is None else evidence.snapshot.workers.get(machine.worker)
+        if owner is None or owner.group not in evidence.rules.groups:
+            quota.add_others(machine.resources)
     for worker in evidence.snapshot.workers.values():
+        if worker.cloud != cloud or worker.state not in HOLDS_MACHINE:
+            continue
         known = worker.machine in listed or any(entry.cloud == cloud for entry in evidence.machines.get(worker.id, ()))
-        if worker.cloud == cloud and worker.state in HOLDS_MACHINE and not known:
-            cores += worker.shape.resources.cores
-            memory += worker.shape.resources.memory
-            quota.machines += 1
-    quota.used = Resources(cores, memory)
+        if not known:
+            quota.add(worker.shape.resources)
+            if worker.group not in evidence.rules.groups:
+                quota.add_others(worker.shape.resources)
     return quota

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from gridtide.model.actions import Action, Launch, Plan
+from gridtide.model.actions import Action, Launch, Plan, Rollout
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.readings import Reading, Unconfirmed
 from gridtide.model.reasons import Reason
@@ -14,11 +14,16 @@ from gridtide.planning.evidence import Evidence
 from gridtide.planning.explain import obstacle_of, why_group, why_load
 from gridtide.planning.fleet import Fleet, actions_of, fleet_of
 from gridtide.planning.guards import CONFIRM_AFTER
+from gridtide.planning.launching import launch_for, served
 from gridtide.planning.lifecycle import Course, follow
 from gridtide.planning.limits import Limits
+from gridtide.planning.quotas import Quotas
+from gridtide.planning.rollout import roll
 from gridtide.planning.scaling import Outcome, fill_up, serve
 from gridtide.planning.strays import strays
+from gridtide.planning.trials import timers_of
 from gridtide.planning.victims import drain_idle, drain_surplus
+from gridtide.planning.yielding import give_way
 
 
 def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
@@ -34,14 +39,7 @@ def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
     for fleet in fleets.values():
         drain_surplus(fleet, evidence)
         fill_up(fleet, evidence, limits)
-    outcomes: list[Outcome] = []
-    timers: list[float] = []
-    for queue in sorted({*snapshot.queues, *(fleet.rules.queue for fleet in fleets.values())}):
-        mine = [fleet for fleet in fleets.values() if fleet.rules.queue == queue]
-        outcome = serve(queue, mine, evidence, limits)
-        outcomes.append(outcome)
-        for fleet in mine:
-            timers += drain_idle(fleet, evidence, outcome.needed, outcome.unsure)
+    outcomes, rollouts, timers = _scale(fleets, evidence, limits)
     why_worker = {worker: course.why for worker, course in courses.items()}
     timers += _timers(evidence, courses, fleets, outcomes, limits)
     return Plan(
@@ -51,7 +49,35 @@ def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
         why_demand=MappingProxyType(_why_demand(fleets, outcomes, evidence, limits)),
         memory=MappingProxyType({name: fleet.aim.memory for name, fleet in fleets.items()}),
         look_again=min((timer for timer in timers if timer > snapshot.now), default=None),
+        rollouts=MappingProxyType(rollouts),
+        queue_memory=MappingProxyType({outcome.queue: outcome.memory for outcome in outcomes}),
     )
+
+
+def _scale(
+    fleets: dict[GroupName, Fleet], evidence: Evidence, limits: Limits
+) -> tuple[list[Outcome], dict[GroupName, Rollout], list[float]]:
+    """Fit, launch and drain; what became of each queue, the rollouts, and when to look again."""
+    every = list(fleets.values())
+    queues = sorted({*evidence.snapshot.queues, *(fleet.rules.queue for fleet in every)})
+    outcomes = [serve(queue, [fleet for fleet in every if fleet.rules.queue == queue], evidence) for queue in queues]
+    needed = {worker for outcome in outcomes for worker in outcome.needed}
+    quotas = Quotas(served(outcomes, every), needed, evidence, limits)
+    launch_for(outcomes, every, quotas, limits)
+    by_queue = {outcome.queue: outcome for outcome in outcomes}
+    timers = [timer for outcome in outcomes for timer in timers_of(outcome.memory, evidence.now)]
+    for fleet in every:
+        outcome = by_queue[fleet.rules.queue]
+        timers += drain_idle(fleet, evidence, outcome.needed, outcome.unsure)
+    sure = {outcome.queue for outcome in outcomes if outcome.unsure is None}
+    quotas.workers_changed()
+    timers += give_way(quotas, sure, evidence, limits)
+    rollouts: dict[GroupName, Rollout] = {}
+    for name, fleet in fleets.items():
+        step = roll(fleet, evidence, limits, by_queue[fleet.rules.queue].unsure)
+        if step is not None:
+            rollouts[name] = step
+    return outcomes, rollouts, timers
 
 
 def _fleets(evidence: Evidence, courses: dict[WorkerId, Course]) -> dict[GroupName, Fleet]:
@@ -94,11 +120,11 @@ def _why_groups(
     by_queue = {outcome.queue: outcome for outcome in outcomes}
     for name, fleet in fleets.items():
         outcome = by_queue[fleet.rules.queue]
-        stuck = [load for load in outcome.loads if load.left and any(group == name for group, _ in load.runs_on)]
+        stuck = [load for load in outcome.loads if load.left and (name in load.barred or name in load.groups)]
         if outcome.unsure is not None:
             obstacles = [outcome.unsure]
         else:
-            obstacles = [obstacle_of(load, [fleet], evidence, limits) for load in stuck]
+            obstacles = [obstacle_of(load, outcome, [fleet], evidence, limits) for load in stuck]
         reasons[name] = why_group(fleet, obstacles)
     return reasons
 
@@ -109,7 +135,8 @@ def _why_demand(
     reasons: dict[tuple[str, str], Reason] = {}
     for outcome in outcomes:
         mine = [fleet for fleet in fleets.values() if fleet.rules.queue == outcome.queue]
-        for load in outcome.loads:
+        # Some jobs of a label may have a place and others none: what is said is why these have none.
+        for load in sorted(outcome.loads, key=lambda load: load.left > 0):
             reason = why_load(load, outcome, mine, evidence, limits)
             for row in load.rows:
                 reasons[(outcome.queue, row.label)] = reason

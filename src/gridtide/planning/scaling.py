@@ -1,4 +1,4 @@
-"""From what waits to what is recalled, launched and drained: one queue at a time, its groups together."""
+"""From what waits to what is there already, or can be taken back: one queue at a time, its groups together."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from gridtide.model.demand import Demand
 from gridtide.model.ids import QueueName, WorkerId
 from gridtide.model.readings import last_known
 from gridtide.model.reasons import Cause, Reason
-from gridtide.model.resources import Shape
+from gridtide.model.snapshot import QueueMemory
 from gridtide.model.workers import WorkerState
-from gridtide.planning import supply
+from gridtide.planning import supply, trials
 from gridtide.planning.evidence import Evidence, count, doubt
-from gridtide.planning.fitting import Bin, Kind, Load, add_machines, amount, loads_of, place
+from gridtide.planning.fitting import Bin, Load, loads_of, place
 from gridtide.planning.fleet import STARTING, Fleet, recall, recallable
 from gridtide.planning.lifecycle import Course
-from gridtide.planning.limits import Limits, Offering
+from gridtide.planning.limits import Limits
 
 FREE = "free"
 SOON = "soon"
@@ -33,6 +33,8 @@ class Outcome:
     """Why demand and nodes are not known well enough to act on."""
     needed: set[WorkerId] = field(default_factory=set)
     """Idle workers that have room for jobs that wait."""
+    memory: QueueMemory = field(default_factory=QueueMemory)
+    """Which room is on trial, or was not taken."""
 
 
 def fill_up(fleet: Fleet, evidence: Evidence, limits: Limits) -> None:
@@ -56,20 +58,23 @@ def fill_up(fleet: Fleet, evidence: Evidence, limits: Limits) -> None:
             missing -= number
 
 
-def serve(queue: QueueName, fleets: list[Fleet], evidence: Evidence, limits: Limits) -> Outcome:
-    """Fit the demand of a queue onto what there is, recall drains, and launch for what is left."""
+def serve(queue: QueueName, fleets: list[Fleet], evidence: Evidence) -> Outcome:
+    """Fit the demand of a queue onto what there is, and recall drains. What is left wants launches."""
     view = evidence.queue(queue)
     known = last_known(view.demand)
     demand: Demand = known.value if known is not None else ()
-    outcome = Outcome(queue, loads_of(demand), doubt(f"queue {queue}, demand", view.demand))
-    outcome.unsure = outcome.unsure or doubt(f"queue {queue}, nodes", view.nodes)
-    if outcome.unsure is not None:
-        return outcome
-    used = place(outcome.loads, supply.free_now(evidence.foreign_nodes.get(queue, ()), fleets), FREE)
+    before = evidence.snapshot.queue_memory.get(queue, QueueMemory())
+    unsure = doubt(f"queue {queue}, demand", view.demand) or doubt(f"queue {queue}, nodes", view.nodes)
+    if unsure is not None:
+        return Outcome(queue, loads_of(demand), unsure, memory=trials.keep(before, evidence.now))
+    foreign = evidence.foreign_nodes.get(queue, [])
+    memory = trials.remember(demand, foreign, fleets, before, evidence)
+    judged = trials.judge(demand, memory.trials, evidence.now)
+    outcome = Outcome(queue, loads_of(judged.rows, judged.barred), None, memory=memory)
+    used = place(outcome.loads, supply.free_now(foreign, fleets), FREE)
     outcome.needed = _touched(used)
     place(outcome.loads, supply.soon(fleets, evidence), SOON)
     _recall_for(outcome.loads, fleets, evidence)
-    _launch_for(outcome.loads, fleets, limits)
     return outcome
 
 
@@ -95,38 +100,3 @@ def _recall_for(loads: list[Load], fleets: list[Fleet], evidence: Evidence) -> N
     for worker in sorted(_touched(bins)):
         course, fleet = courses[worker]
         recall(course, fleet, "jobs wait again that it can run")
-
-
-def _launch_for(loads: list[Load], fleets: list[Fleet], limits: Limits) -> None:
-    open_fleets = {fleet.rules.name: fleet for fleet in fleets if fleet.obstacle is None}
-    offers: dict[int, Offering] = {}
-    kinds: list[Kind] = []
-    for fleet in open_fleets.values():
-        for offer in fleet.offers:
-            kind = _kind(offer, fleet)
-            offers[id(kind)] = offer
-            kinds.append(kind)
-    wanted = {key for load in loads if load.left for key in load.runs_on}
-    kinds = [kind for kind in kinds if kind.key in wanted]
-
-    def room(kind: Kind) -> int:
-        return limits.room(offers[id(kind)])
-
-    def take(kind: Kind, number: int) -> None:
-        offer = offers[id(kind)]
-        fleet = open_fleets[offer.group]
-        reason = _launch_reason(fleet, offer.shape)
-        fleet.launches.append(limits.take(offer, number, single_use=fleet.aim.single_use, reason=reason))
-
-    add_machines(loads, kinds, room, take, LAUNCHED)
-
-
-def _kind(offer: Offering, fleet: Fleet) -> Kind:
-    order = (offer.group, offer.place, offer.shape.name)
-    slots = fleet.aim.jobs_per_worker
-    return Kind(offer.key, offer.rank, order, amount(offer.shape.resources), slots)
-
-
-def _launch_reason(fleet: Fleet, shape: Shape) -> Reason:
-    waiting = count(fleet.waiting or 0, "job")
-    return Reason(Cause.DEMAND, f"{waiting} wait in queue {fleet.rules.queue} that group {fleet.rules.name} can run")

@@ -20,6 +20,7 @@ class _Bins:
 
     def __init__(self) -> None:
         self._bins: dict[_Kind, Bin] = {}
+        self._others: dict[tuple[str | None, Amount], Bin] = {}
 
     def add(self, key: OfferKey | None, free: Amount, slots: int | None, member: WorkerId | None = None) -> None:
         """One machine more. Machines without room are left out."""
@@ -30,10 +31,17 @@ class _Bins:
         if member is not None:
             bin_.members.append(member)
 
-    def tightest_first(self) -> list[Bin]:
-        """What nobody could drain first, then the smallest: large rooms are kept for large jobs."""
-        ordered = sorted(self._bins.items(), key=lambda item: (not item[0][3], item[0][1], item[0][0] or ("", "")))
-        return [bin_ for _, bin_ in ordered]
+    def add_others(self, kind: str | None, free: Amount) -> None:
+        """One node that is not ours."""
+        if any(free):
+            new = Bin(None, free, None, 0, [], foreign=True, kind=kind)
+            self._others.setdefault((kind, free), new).count += 1
+
+    def all(self) -> list[Bin]:
+        """In an order that does not depend on the one in which they were added."""
+        ordered = sorted(self._bins.items(), key=lambda item: (item[0][1], item[0][0] or ("", "")))
+        others = sorted(self._others.items(), key=lambda item: (item[0][0] or "", item[0][1]))
+        return [*(bin_ for _, bin_ in others), *(bin_ for _, bin_ in ordered)]
 
 
 def free_now(foreign: Iterable[Node], fleets: Iterable[Fleet]) -> list[Bin]:
@@ -41,7 +49,7 @@ def free_now(foreign: Iterable[Node], fleets: Iterable[Fleet]) -> list[Bin]:
     bins = _Bins()
     for node in foreign:
         if node.state is NodeState.ACCEPTING:
-            bins.add(None, amount(node.free), None)
+            bins.add_others(node.kind, amount(node.free))
     for fleet in fleets:
         offered = {offer.key for offer in fleet.offers}
         idle: list[Course] = []
@@ -58,7 +66,7 @@ def free_now(foreign: Iterable[Node], fleets: Iterable[Fleet]) -> list[Bin]:
             slots = 1 if course.worker.single_use else None
             for node in course.seen.nodes if course.seen is not None else ():
                 bins.add(_key(course, offered), amount(node.free), slots, course.worker.id)
-    return bins.tightest_first()
+    return bins.all()
 
 
 def soon(fleets: Iterable[Fleet], evidence: Evidence) -> list[Bin]:
@@ -79,7 +87,7 @@ def soon(fleets: Iterable[Fleet], evidence: Evidence) -> list[Bin]:
             slots = 1 if launch.single_use else fleet.aim.jobs_per_worker
             for _ in range(launch.count):
                 bins.add((launch.group, launch.shape.name), amount(launch.shape.resources), slots)
-    return bins.tightest_first()
+    return bins.all()
 
 
 def draining(courses: Iterable[Course]) -> list[Bin]:
@@ -88,7 +96,7 @@ def draining(courses: Iterable[Course]) -> list[Bin]:
     for course in courses:
         if course.seen is not None:
             _add_undrained(bins, course, course.seen, course.worker.id)
-    return bins.tightest_first()
+    return bins.all()
 
 
 def _add_undrained(bins: _Bins, course: Course, seen: Seen, member: WorkerId | None) -> None:

@@ -16,18 +16,18 @@ from gridtide.planning.lifecycle import Course
 
 def keepers_first(courses: Iterable[Course], fleet: Fleet) -> list[Course]:
     """The reverse of the order in which they would be drained."""
-    return sorted(courses, key=lambda course: _victim_order(course, fleet), reverse=True)
+    return sorted(courses, key=lambda course: victim_order(course, fleet), reverse=True)
 
 
-def _victim_order(course: Course, fleet: Fleet) -> tuple[bool, int, float, float, float, WorkerId]:
+def victim_order(course: Course, fleet: Fleet) -> tuple[bool, int, float, float, float, WorkerId]:
     """Over-old ones first, then the cheapest to lose: no job, longest idle, dearest, newest; ties by id."""
     worker, seen = course.worker, course.seen
     running = seen.running if seen is not None else 0
-    idle_since = _idle_start(course, seen) if seen is not None and seen.idle_since is not None else float("inf")
+    idle_since = idle_start(course, seen) if seen is not None and seen.idle_since is not None else float("inf")
     return (not fleet.over_old(course), running, idle_since, -worker.shape.price, -worker.created, worker.id)
 
 
-def _idle_start(course: Course, seen: Seen) -> float:
+def idle_start(course: Course, seen: Seen) -> float:
     """Since when it could have had a job and had none: an undrained worker begins anew."""
     return max(seen.idle_since or 0.0, course.worker.since)
 
@@ -42,8 +42,9 @@ def drain_surplus(fleet: Fleet, evidence: Evidence) -> None:
     staying = [course for course in fleet.courses if course.state is WorkerState.JOINED] + fleet.starting()
     excess = len(staying) - fleet.maximum
     text = f"group {fleet.rules.name} has {len(staying)} workers, at most {fleet.maximum} are wanted"
-    if fleet.pinned is not None and fleet.active() - fleet.pinned > excess:
-        excess = fleet.active() - fleet.pinned
+    replacing = surge_of(fleet)
+    if fleet.pinned is not None and fleet.active() - fleet.pinned - replacing > excess:
+        excess = fleet.active() - fleet.pinned - replacing
         text = f"group {fleet.rules.name} has {fleet.active()} workers, {fleet.pinned} are wanted"
     if excess <= 0:
         return
@@ -52,15 +53,22 @@ def drain_surplus(fleet: Fleet, evidence: Evidence) -> None:
         if excess > 0 and evidence.warming(course.worker.group, course.worker.cloud) is None:
             withdraw(course, fleet, Reason(Cause.WITHDRAWN, text))
             excess -= 1
-    joined = [course for course in fleet.usable() if _drainable(course, evidence)]
+    joined = [course for course in fleet.usable() if drainable(course, evidence)]
     # Those that cannot be ended yet will be, and run nothing: no busy worker goes in their place.
     later = sum(course.state is WorkerState.LAUNCHING for course in fleet.starting())
     later += sum(course.seen is None for course in fleet.usable())
     for course in sorted(joined, key=lambda course: _surplus_order(course, fleet, evidence)):
-        busy = _idle_reading(course, evidence) is None
+        busy = idle_reading(course, evidence) is None
         if excess - (later if busy else 0) > 0:
-            _drain(course, fleet, Reason(Cause.SURPLUS, text))
+            drain(course, fleet, Reason(Cause.SURPLUS, text))
             excess -= 1
+
+
+def surge_of(fleet: Fleet) -> int:
+    """How many more workers than it is pinned at a group may have while it replaces older ones."""
+    if not fleet.to_replace:
+        return 0
+    return min(sum(not fleet.over_old(course) for course in fleet.courses), max(1, len(fleet.courses) // 10 + 1))
 
 
 def _least_started_first(course: Course) -> tuple[bool, float, WorkerId]:
@@ -68,15 +76,16 @@ def _least_started_first(course: Course) -> tuple[bool, float, WorkerId]:
 
 
 def _surplus_order(course: Course, fleet: Fleet, evidence: Evidence) -> tuple[object, ...]:
-    return (_idle_reading(course, evidence) is None, *_victim_order(course, fleet))
+    return (idle_reading(course, evidence) is None, *victim_order(course, fleet))
 
 
-def _drain(course: Course, fleet: Fleet, reason: Reason) -> None:
+def drain(course: Course, fleet: Fleet, reason: Reason) -> None:
+    """Order it, and note why."""
     course.drain(reason)
     fleet.drained.append(reason)
 
 
-def _drainable(course: Course, evidence: Evidence) -> bool:
+def drainable(course: Course, evidence: Evidence) -> bool:
     """Whether it has joined before this cycle, and a fresh reading lists it as accepting jobs."""
     seen = course.seen
     return (
@@ -88,7 +97,7 @@ def _drainable(course: Course, evidence: Evidence) -> bool:
     )
 
 
-def _idle_reading(course: Course, evidence: Evidence) -> Seen | None:
+def idle_reading(course: Course, evidence: Evidence) -> Seen | None:
     """The reading that shows it idle, unless somebody says otherwise."""
     seen = course.seen
     if seen is None or seen.started is None or course.worker.state is not WorkerState.JOINED:
@@ -115,11 +124,11 @@ def drain_idle(fleet: Fleet, evidence: Evidence, needed: Set[WorkerId], unsure: 
     timers: list[float] = []
     idle_for = fleet.aim.idle_for
     for course in fleet.usable():
-        seen = _idle_reading(course, evidence)
+        seen = idle_reading(course, evidence)
         if seen is None:
             _explain_not_idle(course, evidence)
             continue
-        start = _idle_start(course, seen)
+        start = idle_start(course, seen)
         idle = f"idle for {seconds(evidence.now - start)}"
         keep = _why_kept(course, fleet, needed, unsure, idle)
         if keep is None and seen.idle_since is None:
@@ -152,9 +161,9 @@ def _why_kept(course: Course, fleet: Fleet, needed: Set[WorkerId], unsure: Reaso
 
 def _drain_ripe(fleet: Fleet, ripe: list[_Ripe]) -> None:
     spare = len(fleet.usable()) - fleet.minimum
-    for entry in sorted(ripe, key=lambda entry: _victim_order(entry.course, fleet)):
+    for entry in sorted(ripe, key=lambda entry: victim_order(entry.course, fleet)):
         if spare > 0:
-            _drain(entry.course, fleet, Reason(Cause.IDLE, entry.idle))
+            drain(entry.course, fleet, Reason(Cause.IDLE, entry.idle))
             spare -= 1
         else:
             least = f"group {fleet.rules.name} keeps at least {count(fleet.minimum, 'worker')}"

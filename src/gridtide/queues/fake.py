@@ -11,7 +11,7 @@ import asyncio
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from itertools import count
@@ -25,11 +25,11 @@ from gridtide.model.ids import QueueName, WorkerId
 from gridtide.model.reasons import Reason
 from gridtide.model.resources import Resources
 from gridtide.model.workers import Worker
+from gridtide.queues.fake_nodes import FakeJob, FakeJobState, FakeNode, Requirement, kind_of
 from gridtide.queues.protocol import JoinOrders, Outcome
 from gridtide.testing.faults import Faults
 
-Requirement = Callable[[Mapping[str, Attribute]], bool]
-"""What a job asks of a machine's attributes."""
+__all__ = ["ONE_CORE", "FakeJobState", "FakeQueue", "QueueCall", "QueueFault"]
 
 ONE_CORE = Resources(1, 1024)
 
@@ -62,68 +62,6 @@ class QueueFault(StrEnum):
     """Of a drain or undrain: QueueError for one worker, the others are taken."""
     ANSWER_LOST = "answer-lost"
     """The order is carried out, then QueueError."""
-
-
-class FakeJobState(StrEnum):
-    """Where a job is."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    DONE = "done"
-
-
-@dataclass(slots=True)
-class FakeJob:
-    """A job as it really is."""
-
-    id: str
-    need: Resources
-    duration: float
-    submitted: float
-    label: str
-    requirement: Requirement | None
-    walltime: float | None
-    state: FakeJobState = FakeJobState.WAITING
-    node: str | None = None
-    started: float | None = None
-    ended: float | None = None
-    starts: int = 0
-    """How often it was started: more than once means that a run of it was lost."""
-
-
-@dataclass(slots=True)
-class FakeNode:
-    """A node as it really is."""
-
-    name: str
-    worker: WorkerId | None
-    attributes: Mapping[str, Attribute]
-    total: Resources
-    free: Resources
-    idle_since: float | None
-    single_use: bool = False
-    own_will: bool = False
-    """It drains by itself, for good: its only job was given, or its agent decided so."""
-    jobs: dict[str, FakeJob] = field(default_factory=dict)
-    ordered: bool = False
-    """A drain that was ordered has taken effect."""
-    drain_pending: bool = False
-    """One was ordered and has not taken effect yet."""
-    orders: int = 0
-    """Number of drain and undrain orders: an acknowledgement of an older order is void."""
-    listed_from: float = 0.0
-    silent_since: float | None = None
-    """Out of contact: cut off, or dead without the queue's knowing."""
-    last_seen: Node | None = None
-    """What is listed of it while it is silent."""
-    dead: bool = False
-    unreported: list[tuple[FakeJob, float]] = field(default_factory=list)
-    """Jobs that ended while it was cut off, and when."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether it takes no new job."""
-        return self.ordered or self.own_will
 
 
 T = TypeVar("T")
@@ -484,7 +422,9 @@ class FakeQueue:
             for offer in offers
             if offer.shape.resources.covers(need) and (requirement is None or requirement(offer.attributes))
         )
-        return DemandRow(need, len(jobs), jobs[0].submitted + self.clock_skew, runs_on, label, walltime)
+        others = [node.attributes for node in self._nodes.values() if node.worker is None]
+        kinds = frozenset(kind_of(each) for each in others if requirement is None or requirement(each))
+        return DemandRow(need, len(jobs), jobs[0].submitted + self.clock_skew, runs_on, label, walltime, kinds)
 
     def _view(self, node: FakeNode, now: float) -> Node:
         if node.last_seen is not None and node.silent_since is not None:
@@ -492,7 +432,8 @@ class FakeQueue:
             return replace(node.last_seen, state=NodeState.UNAVAILABLE) if lost else node.last_seen
         state = (NodeState.DRAINING if node.jobs else NodeState.DRAINED) if node.draining else NodeState.ACCEPTING
         idle_since = None if node.idle_since is None or node.jobs else node.idle_since + self.clock_skew
-        return Node(node.name, node.worker, state, node.total, node.free, len(node.jobs), idle_since)
+        kind = kind_of(node.attributes) if node.worker is None else None
+        return Node(node.name, node.worker, state, node.total, node.free, len(node.jobs), idle_since, kind)
 
 
 def _class_of(job: FakeJob) -> _JobClass:

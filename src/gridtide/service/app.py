@@ -14,13 +14,13 @@ from gridtide.clock import Clock, SystemClock
 from gridtide.control.api import SiteControl
 from gridtide.errors import GridtideError, InvalidRequest, NotFound
 from gridtide.pilot.protocol import Pilot
-from gridtide.service import aliec2, fleet, health, jobs, pilot_routes, token_routes, worker
+from gridtide.service import aliec2, eta, fleet, health, jobs, pilot_routes, power, rollout, token_routes, worker
 from gridtide.service.access import Gate
 from gridtide.service.answers import refusal
 from gridtide.service.metrics import Metrics
 from gridtide.service.routing import FixedPaths
 from gridtide.service.settings import ServiceSettings
-from gridtide.service.state import Service, Spawner
+from gridtide.service.state import PowerSaver, Service, Spawner
 
 # The order is the order of matching: what workers ask all the time comes first, and fixed paths before patterns.
 ROUTERS: Final = (
@@ -30,6 +30,9 @@ ROUTERS: Final = (
     jobs.large,
     jobs.router,
     fleet.router,
+    eta.router,
+    rollout.router,
+    power.router,
     token_routes.router,
     health.thin,
     health.router,
@@ -42,6 +45,7 @@ def make_app(
     settings: ServiceSettings,
     *,
     spawner: Spawner | None = None,
+    power_saver: PowerSaver | None = None,
     clock: Clock | None = None,
 ) -> FastAPI:
     """The service over a controller and, where the site has one, a pilot queue.
@@ -73,6 +77,7 @@ def make_app(
         gate=Gate(control, clock, settings.trusted_proxies),
         metrics=Metrics(),
         spawner=spawner,
+        power=power_saver,
     )
     return app
 

@@ -219,6 +219,18 @@ class Fields:
             raise self._wrong(name, "a finite number from 0")
         return float(value)
 
+    def any_number_or_none(self, name: str) -> float | None:
+        """Any number at all, or null, or absent; one that no float holds is infinite. For what is judged elsewhere."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self._wrong(name, "a number or null")
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf
+
     def flag(self, name: str) -> bool:
         """true or false."""
         value = self._values.get(name)

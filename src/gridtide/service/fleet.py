@@ -16,6 +16,7 @@ from gridtide.model.rules import Wishes
 from gridtide.model.workers import WorkerState
 from gridtide.service import views
 from gridtide.service.answers import answer
+from gridtide.service.loads import loads
 from gridtide.service.names import Body, WorkerName, is_job, job_id, worker_id
 from gridtide.service.routing import UserRoute
 from gridtide.service.state import service_of, user_of
@@ -26,6 +27,9 @@ router = APIRouter(route_class=UserRoute, tags=["fleet"])
 
 MOST_WORKERS: Final = 20_000
 """Workers in one answer or one order: about 15 MB of JSON, twice the largest site."""
+
+MOST_CONSOLE: Final = 4 * 1024 * 1024
+"""Bytes of a console in one answer: as much as a local machine keeps."""
 
 Text = Annotated[str | None, Query(max_length=200)]
 Count = Annotated[int | None, Field(ge=0, le=1_000_000)]
@@ -76,8 +80,9 @@ async def groups(request: Request) -> Response:
     wishes = await control.store.wishes()
     workers = list(control.workers.values())
     why = {} if control.cycle is None else control.cycle.plan.why_group
+    load = {} if control.cycle is None else loads(control.cycle.snapshot, control.rules)
     found: list[Json] = [
-        views.group(rules, wishes.get(name, Wishes()), workers, why.get(name))
+        views.group(rules, wishes.get(name, Wishes()), workers, why.get(name), load.get(name))
         for name, rules in control.rules.groups.items()
     ]
     return answer({"groups": found})
@@ -124,7 +129,17 @@ async def worker(request: Request, worker: str) -> Response:
     shown = views.worker(found, now=now, why=why)
     shown["host"] = None if host is None else views.attributes(host)
     shown["heartbeat"] = views.heartbeat(beat, now=now)
+    shown["boot"] = views.boot(await control.store.boot(wanted))
     return answer(shown)
+
+
+@router.get("/v1/workers/{worker}/console")
+async def console(
+    request: Request, worker: str, most: Annotated[int, Query(ge=1, le=MOST_CONSOLE)] = 65_536
+) -> Response:
+    """The end of what a worker's machine printed, as it was printed. It may hold what jobs and scripts wrote there."""
+    content = await service_of(request).control.console(worker_id(worker), most=most)
+    return Response(content, media_type="application/octet-stream")
 
 
 def _cycle(request: Request) -> Cycle:
@@ -204,6 +219,7 @@ async def scale(request: Request, name: str, wanted: Scale) -> Response:
             desired=wanted.desired if "desired" in given else present.desired,
             hold=bool(wanted.hold) if "hold" in given else present.hold,
             closing=present.closing,
+            rollout_paused=present.rollout_paused,
         )
         await control.set_wishes(group, wishes, actor=user_of(request).actor)
     limits: dict[str, Json] = {**views.limits(control.rules.groups[group], wishes)}

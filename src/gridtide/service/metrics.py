@@ -1,7 +1,7 @@
 """Metrics for Prometheus. ``docs/reference/metrics.md`` lists them; a test keeps the two together.
 
-Labels are groups, queues, clouds, states and routes: things a site file or this package fixes. Never a worker, a job, a
-user, an address or a path.
+Labels are groups, queues, clouds, images, states and routes: things a site file or this package fixes. Never a worker,
+a job, a user, an address or a path.
 """
 
 from __future__ import annotations
@@ -16,14 +16,19 @@ from prometheus_client import Counter as CounterMetric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gridtide.control.api import Cycle
+from gridtide.model.boots import Boot
 from gridtide.model.ids import GroupName
 from gridtide.model.rules import SiteRules, Wishes
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.pilot.protocol import JobState
 from gridtide.service import views
+from gridtide.service.loads import stuck_counts
 
 BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 """Seconds. Few, because each costs a time series per route."""
+
+BOOT_BUCKETS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 180.0, 600.0, 1800.0)
+"""Seconds. From a machine that was continued from a saved state to the slowest cloud that anybody waits for."""
 
 
 Labels = TypeVar("Labels", tuple[()], tuple[str], tuple[str, str])
@@ -57,6 +62,16 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self._boots = Histogram(
+            "gridtide_boot_seconds",
+            "From the launch call to the join.",
+            ["cloud", "image"],
+            buckets=BOOT_BUCKETS,
+            registry=self.registry,
+        )
+        self._phases = CounterMetric(
+            "gridtide_boot_phase_seconds", "The same by phase.", ["cloud", "image", "phase"], registry=self.registry
+        )
         self._children: dict[tuple[str, int], tuple[CounterMetric, Histogram]] = {}
 
     def observe(self, route: str, status: int, seconds: float) -> None:
@@ -67,6 +82,13 @@ class Metrics:
             self._children[(route, status)] = children
         children[0].inc()
         children[1].observe(seconds)
+
+    def observe_boot(self, boot: Boot) -> None:
+        """Count one worker that joined."""
+        cloud, image = str(boot.key.cloud), boot.key.image or ""
+        self._boots.labels(cloud, image).observe(boot.seconds)
+        for phase, seconds in boot.phases.items():
+            self._phases.labels(cloud, image, phase.value).inc(seconds)
 
     def render(self, figures: SiteFigures) -> bytes:
         """The text that Prometheus reads."""
@@ -137,6 +159,8 @@ def _cycle_metrics(cycle: Cycle, now: float) -> Iterator[Metric]:
         if (count := views.waiting(view)) is not None
     }
     yield _gauge("gridtide_waiting_jobs", "Waiting jobs as last believed.", ("queue",), waiting)
+    stuck = {(name, str(cause)): float(count) for (name, cause), count in stuck_counts(cycle).items()}
+    yield _gauge("gridtide_stuck_jobs", "Waiting jobs that none of our machines will run.", ("queue", "cause"), stuck)
     machines = {
         (str(name), whose): float(count)
         for name, cloud in cycle.snapshot.clouds.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from gridtide.clock import Clock
 from gridtide.control.api import SiteControl
 from gridtide.errors import NotFound
-from gridtide.model.ids import WorkerId
+from gridtide.model.ids import GroupName, WorkerId
 from gridtide.pilot.protocol import Pilot
 from gridtide.service.access import CallingWorker, Gate, Joining, User
 from gridtide.service.metrics import Metrics
@@ -34,6 +35,18 @@ class Spawner(Protocol):
         ...
 
 
+class PowerSaver(Protocol):
+    """What Slurm's power saving needs of the controller."""
+
+    async def resume(self, group: GroupName, nodes: Sequence[str], *, actor: str) -> Mapping[str, WorkerId]:
+        """Workers for these nodes. NotFound for a group without power saving; Conflict when not all can be had."""
+        ...
+
+    async def suspend(self, group: GroupName, nodes: Sequence[str], *, actor: str) -> Mapping[str, WorkerId]:
+        """Drain the workers that stand for these nodes; nodes without one are left out. NotFound as above."""
+        ...
+
+
 @dataclass(slots=True)
 class Service:
     """The service's parts. Everything lasting lives behind ``control`` and ``pilot``."""
@@ -45,6 +58,7 @@ class Service:
     gate: Gate
     metrics: Metrics
     spawner: Spawner | None
+    power: PowerSaver | None
     wishes: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held between reading and writing a group's wishes, so that two operators do not undo each other."""
     following: int = 0

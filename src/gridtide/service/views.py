@@ -11,17 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gridtide.control.api import Cycle, Explanation
+from gridtide.control.evidence import quality, trouble
 from gridtide.model.actions import Action, Advance, Drain, Launch, Plan, Terminate, TerminateStray, Undrain
+from gridtide.model.boots import Boot
 from gridtide.model.demand import Attribute, DemandRow, Node
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.machines import MachineState
-from gridtide.model.readings import Fresh, Reading, Unconfirmed, last_known
+from gridtide.model.readings import Reading, last_known
 from gridtide.model.reasons import Reason
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import GroupRules, SiteRules, Wishes
 from gridtide.model.snapshot import CloudView, Heartbeat, QueueView, Snapshot
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.pilot.protocol import Assignment, JobRecord, JobState, OutputFile, SubmissionRecord
+from gridtide.planning.eta import Eta
+from gridtide.service.loads import GroupLoad, loads, stuck
 from gridtide.store.ports import AccessToken, Json, RecordedEvent
 
 JsonObject = dict[str, Json]
@@ -81,6 +85,45 @@ def attributes(value: Mapping[str, Attribute]) -> JsonObject:
 # --- the fleet
 
 
+def boot(value: Boot | None) -> Json:
+    """How long it took to join, in phases that add up; null when it has not."""
+    if value is None:
+        return None
+    phases: dict[str, Json] = {phase.value: finite(seconds) for phase, seconds in value.phases.items()}
+    return {"seconds": finite(value.seconds), "phases": phases}
+
+
+def eta(rules: GroupRules, value: Eta) -> JsonObject:
+    """How long a job submitted now would wait. ``seconds`` is null where nothing is known, or something is in the way;
+    ``boot.shape`` and ``boot.image`` are null where boots of any shape or image had to do."""
+    times = None if value.known is None else value.known.times
+    seconds: Json = None
+    if value.median is not None:
+        seconds = {"median": finite(value.median), "p95": finite(value.p95)}
+    known: Json = None
+    if value.known is not None and times is not None:
+        known = {
+            "count": times.count,
+            "since": finite(times.since),
+            "median": finite(times.median),
+            "p95": finite(times.p95),
+            "shape": value.known.key.shape,
+            "image": value.known.key.image,
+        }
+    return {
+        "group": rules.name,
+        "free": value.free,
+        "waiting": value.waiting,
+        "seconds": seconds,
+        "cloud": value.cloud,
+        "shape": value.shape,
+        "image": rules.image,
+        "policy_waits": finite(value.patience),
+        "boot": known,
+        "obstacle": reason(value.obstacle),
+    }
+
+
 def worker(value: Worker, *, now: float, why: Reason | None = None) -> JsonObject:
     """A worker. ``why`` is the last plan's word on why it stays as it is; ``reason`` why it entered its state."""
     return {
@@ -98,6 +141,7 @@ def worker(value: Worker, *, now: float, why: Reason | None = None) -> JsonObjec
         "zone": value.zone,
         "machine": value.machine,
         "shape": shape(value.shape),
+        "image": value.image,
         "generation": value.generation,
         "single_use": value.single_use,
         "drain_wanted": value.drain_wanted,
@@ -127,8 +171,10 @@ def limits(rules: GroupRules, wishes: Wishes) -> dict[str, int | None]:
     }
 
 
-def group(rules: GroupRules, wishes: Wishes, workers: Sequence[Worker], why: Reason | None) -> JsonObject:
-    """A group: limits, what operators asked for, how many workers are where, and why no more and no fewer."""
+def group(
+    rules: GroupRules, wishes: Wishes, workers: Sequence[Worker], why: Reason | None, load: GroupLoad | None = None
+) -> JsonObject:
+    """A group: limits, what operators asked for, what waits and runs, how many workers are where, and why no more."""
     counts = Counter(str(item.state) for item in workers if item.group == rules.name)
     return {
         "name": rules.name,
@@ -140,6 +186,9 @@ def group(rules: GroupRules, wishes: Wishes, workers: Sequence[Worker], why: Rea
         "hold": wishes.hold,
         "closing": wishes.closing,
         "file": {"minimum": rules.minimum, "maximum": rules.maximum},
+        "share": rules.share,
+        "waiting": None if load is None else load.waiting,
+        "running": None if load is None else load.running,
         "workers": {str(state): counts[state] for state in WorkerState if state is not WorkerState.GONE},
         "reason": reason(why),
     }
@@ -148,14 +197,8 @@ def group(rules: GroupRules, wishes: Wishes, workers: Sequence[Worker], why: Rea
 def source(name: str, reading: Reading[object], now: float) -> Source:
     """One reading."""
     known = last_known(reading)
-    if isinstance(reading, Fresh):
-        error = None
-    elif isinstance(reading, Unconfirmed):
-        error = reading.doubt
-    else:
-        error = reading.error
-    quality = type(reading).__name__.lower()
-    return Source(name, quality, None if known is None else finite(max(0.0, now - known.started)), error)
+    age = None if known is None else finite(max(0.0, now - known.started))
+    return Source(name, quality(reading), age, trouble(reading) or None)
 
 
 def sources(snapshot: Snapshot, now: float) -> list[Source]:
@@ -265,13 +308,16 @@ def status(
 ) -> JsonObject:
     """The site at a glance. ``jobs`` and ``cycle`` are null when there is no pilot queue and no cycle yet."""
     why = {} if cycle is None else cycle.plan.why_group
+    load = {} if cycle is None else loads(cycle.snapshot, rules)
     return {
         "site": site,
         "now": finite(now),
         "jobs": None if jobs is None else {str(state): jobs.get(state, 0) for state in JobState},
         "groups": [
-            group(item, wishes.get(name, Wishes()), workers, why.get(name)) for name, item in rules.groups.items()
+            group(item, wishes.get(name, Wishes()), workers, why.get(name), load.get(name))
+            for name, item in rules.groups.items()
         ],
+        "stuck": [] if cycle is None else [_stuck(*item) for item in stuck(cycle)],
         "sources": [] if cycle is None else [item.view() for item in sources(cycle.snapshot, now)],
         "cycle": None
         if cycle is None
@@ -281,6 +327,10 @@ def status(
             "age": finite(max(0.0, now - cycle.snapshot.now)),
         },
     }
+
+
+def _stuck(queue_name: str, row: DemandRow, why: Reason) -> JsonObject:
+    return {"queue": queue_name, "label": row.label, "count": row.count, "reason": reason(why)}
 
 
 def action(value: Action) -> JsonObject:

@@ -11,15 +11,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gridtide.errors import AccessDenied, InvalidRequest, NotFound
+from gridtide.model.boots import BootReport
 from gridtide.model.ids import WorkerId
 from gridtide.pilot.protocol import JobId, Order, Pilot
+from gridtide.queues.protocol import Batch, JoinOrders
 from gridtide.service.answers import BadToken, answer
-from gridtide.service.body import SMALL, read_fields
+from gridtide.service.body import SMALL, Fields, read_fields
 from gridtide.service.describe import body_of
 from gridtide.service.names import job_id
 from gridtide.service.routing import ThinRoute
 from gridtide.service.state import Service, joining_of, service_of, worker_of
 from gridtide.service.tokens import TokenKind, parse
+from gridtide.store.ports import Json
 
 router = APIRouter(route_class=ThinRoute, tags=["workers"])
 
@@ -28,7 +31,7 @@ MOST_RUNNING: Final = 1024
 _URGENCY: Final = (Order.CONTINUE, Order.DRAIN, Order.STOP)
 
 
-@router.post("/v1/worker/join", openapi_extra=body_of("worker_token", "host", "agent"))
+@router.post("/v1/worker/join", openapi_extra=body_of("worker_token", "host", "agent", "boot"))
 async def join(request: Request) -> Response:
     """Trade a join token for the rights of a worker. The machine makes its worker token itself."""
     service = service_of(request)
@@ -36,14 +39,17 @@ async def join(request: Request) -> Response:
     fields = await read_fields(request, limit=SMALL, patience=service.settings.body_patience)
     fields.text("agent", longest=40)
     host = fields.fields("host").attributes()
+    report = _boot_report(fields.fields_or_none("boot"))
     own = parse(fields.text("worker_token", longest=256))
     if own is None or own.kind is not TokenKind.WORKER or own.name != machine.worker:
         raise InvalidRequest(f"must be gtw_{machine.worker}.SECRET, made by the machine", where="body.worker_token")
     try:
-        joined = await service.control.join(machine.worker, machine.secret, own.secret, host)
+        joined = await service.control.join(machine.worker, machine.secret, own.secret, host, report)
     except AccessDenied:
         service.gate.count_failure(service.gate.peer(request))
         raise BadToken("this join token is not good (any more)", remedy="the controller replaces the worker") from None
+    if joined.boot is not None:
+        service.metrics.observe_boot(joined.boot)
     return answer(
         {
             "worker": joined.worker.id,
@@ -51,12 +57,66 @@ async def join(request: Request) -> Response:
             "lease": joined.lease,
             "heartbeat": joined.heartbeat,
             "single_use": joined.worker.single_use,
-            "queue": {
-                "kind": joined.orders.kind,
-                "settings": dict(joined.orders.settings),
-                "secrets": dict(joined.orders.secrets),
-            },
+            "queue": _told(joined.orders),
         }
+    )
+
+
+def _told(orders: JoinOrders) -> dict[str, Json]:
+    """The orders as the protocol has them."""
+    told: dict[str, Json] = {
+        "kind": orders.kind,
+        "settings": dict(orders.settings),
+        "secrets": dict(orders.secrets),
+    }
+    if orders.batch is not None:
+        told["batch"] = _batch(orders.batch)
+    return told
+
+
+def _batch(batch: Batch) -> dict[str, Json]:
+    return {
+        "files": [
+            {"path": file.path, "content": file.content, "mode": f"{file.mode:04o}", "owner": file.owner}
+            for file in batch.files
+        ],
+        "prepare": [list(command) for command in batch.prepare],
+        "services": [
+            {"name": one.name, "command": list(one.command), "environment": dict(one.environment)}
+            for one in batch.services
+        ],
+        "busy": list(batch.busy),
+        "drain": list(batch.drain),
+        "resume": list(batch.resume),
+    }
+
+
+@router.get("/v1/worker/context")
+async def context(request: Request) -> Response:
+    """What did not fit into the machine's user-data: to the first reader alone, until the machine has joined."""
+    service = service_of(request)
+    machine = joining_of(request)
+    reader = request.headers.get("gridtide-reader", "")
+    if not 16 <= len(reader) <= 256:
+        raise InvalidRequest("must name the reader: 16 to 256 characters of its own making", where="Gridtide-Reader")
+    try:
+        content = await service.control.context(machine.worker, machine.secret, reader)
+    except AccessDenied:
+        service.gate.count_failure(service.gate.peer(request))
+        raise BadToken("this join token is not good (any more)", remedy="the controller replaces the worker") from None
+    return Response(content, media_type="application/json")
+
+
+def _boot_report(said: Fields | None) -> BootReport | None:
+    """What the machine says of its boot, if it says anything. Whether it can be true is looked at later: a machine with
+    a wrong clock joins like any other."""
+    if said is None:
+        return None
+    return BootReport(
+        user_space=said.any_number_or_none("user_space"),
+        context=said.any_number_or_none("context"),
+        agent=said.any_number_or_none("agent"),
+        now=said.any_number_or_none("now"),
     )
 
 
@@ -68,12 +128,14 @@ async def alive(request: Request) -> Response:
     fields = await read_fields(request, limit=SMALL, patience=service.settings.body_patience)
     load = fields.number("load")
     draining = fields.flag("draining")
+    pilot = _pilot_of(service, worker)
+    name = _process if pilot is None else job_id
     running = [
-        (job_id(item.text("job", longest=40)), item.integer("attempt", least=1))
+        (name(item.text("job", longest=40)), item.integer("attempt", least=1))
         for item in fields.each("running", most=MOST_RUNNING)
     ]
     told = await service.control.alive(worker, load=load, running=len(running), draining=draining)
-    order, ended = await _ask_queue(service, worker, running, draining=draining)
+    order, ended = await _ask_queue(pilot, worker, running, draining=draining)
     return answer(
         {
             "order": str(max(told.order, order, key=_URGENCY.index)),
@@ -84,11 +146,15 @@ async def alive(request: Request) -> Response:
     )
 
 
+def _process(text: str) -> JobId:
+    """A batch system's jobs go by the processes that run them ("condor_starter 812"); here they are only counted."""
+    return JobId(text)
+
+
 async def _ask_queue(
-    service: Service, worker: WorkerId, running: Sequence[tuple[JobId, int]], *, draining: bool
+    pilot: Pilot | None, worker: WorkerId, running: Sequence[tuple[JobId, int]], *, draining: bool
 ) -> tuple[Order, Sequence[JobId]]:
     """The pilot queue's word. That a worker of another queue is unknown to it is no order of any kind."""
-    pilot = _pilot_of(service, worker)
     if pilot is None:
         return Order.CONTINUE, ()
     try:

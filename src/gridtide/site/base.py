@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
@@ -213,3 +214,20 @@ Directory = Annotated[Path, BeforeValidator(_resolve), AfterValidator(_directory
 
 File = Annotated[Path, BeforeValidator(_resolve), AfterValidator(_file), _PATH_SCHEMA]
 """A file that exists and can be read."""
+
+
+# --- addresses
+
+# QEMU's user network: packets from it come out of the host's own loopback (QEMU documentation, "SLIRP").
+_USER_NETWORK: Final = ip_network("10.0.2.0/24")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether traffic to this host stays in the machine. QEMU's user network counts."""
+    if host == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address in _USER_NETWORK

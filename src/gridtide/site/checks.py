@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from gridtide.site.base import is_loopback
 from gridtide.site.database_url import has_password
-from gridtide.site.drivers import CloudSettings, QueueSettings
+from gridtide.site.drivers import CloudSettings, ProcessCloudSettings, QueueSettings
 from gridtide.site.hints import suggestion
-from gridtide.site.models import CertificateFiles, GroupSettings, ServiceSettings, StoreSettings, is_loopback
-from gridtide.site.policies import FixedPolicySettings
+from gridtide.site.models import CertificateFiles, GroupSettings, ServiceSettings, StoreSettings
+from gridtide.site.policies import FixedPolicySettings, PerJobPolicySettings
 from gridtide.site.problems import Trouble
 from gridtide.site.units import show_duration
 
@@ -24,6 +25,8 @@ class Known:
     groups: tuple[str, ...]
     cloud_settings: Mapping[str, CloudSettings]
     """Only the clouds whose settings are right."""
+    queue_settings: Mapping[str, QueueSettings]
+    """Only the queues whose settings are right."""
 
 
 def check_service(service: ServiceSettings, known: Known) -> Iterator[Trouble]:
@@ -40,6 +43,11 @@ def check_service(service: ServiceSettings, known: Known) -> Iterator[Trouble]:
         yield Trouble(("service", "url"), f"is needed: workers cannot call {listen}", right)
     if url is not None:
         yield from _check_url(url, service)
+    for name, cloud in known.cloud_settings.items():
+        bridged = isinstance(cloud, ProcessCloudSettings) and cloud.network == "bridge"
+        if bridged and is_loopback(urlsplit(service.url_on(listen.port)).hostname or ""):
+            what = f"workers of cloud {name!r} have a network of their own and cannot call {listen}"
+            yield Trouble(("service", "listen"), what, "listen on the address of its bridge")
     if service.aliec2 is not None and known.groups and service.aliec2.group not in known.groups:
         name = service.aliec2.group
         yield Trouble(("service", "aliec2", "group"), f"there is no group {name!r}", suggestion(name, known.groups))
@@ -94,6 +102,7 @@ def check_group(name: str, group: GroupSettings, known: Known) -> Iterator[Troub
         what = f"{group.minimum} is more than the maximum of {group.maximum}"
         yield Trouble((*here, "minimum"), what, f"at most {group.maximum}, or a larger maximum")
     yield from _check_fixed(name, group)
+    yield from _check_single_use(name, group, known)
     if group.lease <= 2 * group.heartbeat:
         what = f"{show_duration(group.lease)} would be lost with one late heartbeat"
         right = f"more than twice the heartbeat of {show_duration(group.heartbeat)}"
@@ -108,6 +117,14 @@ def _check_fixed(name: str, group: GroupSettings) -> Iterator[Trouble]:
     if isinstance(policy, FixedPolicySettings) and not group.minimum <= policy.count <= group.maximum:
         what = f"{policy.count} is not between minimum and maximum"
         yield Trouble(("groups", name, "policy", "count"), what, f"{group.minimum} to {group.maximum}")
+
+
+def _check_single_use(name: str, group: GroupSettings, known: Known) -> Iterator[Trouble]:
+    """Else its workers would be launched, refused when they join, and launched again."""
+    queue = known.queue_settings.get(group.queue)
+    if isinstance(group.policy, PerJobPolicySettings) and queue is not None and not queue.single_use:
+        what = f'"per_job" cannot be: a node of {queue.type} (queue {group.queue!r}) takes any number of jobs'
+        yield Trouble(("groups", name, "policy", "type"), what, '"queue"')
 
 
 def _check_shapes(name: str, group: GroupSettings, known: Known) -> Iterator[Trouble]:

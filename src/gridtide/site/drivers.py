@@ -6,10 +6,11 @@ Settings are plain values: a driver takes them, this room never imports one.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gridtide.model.ids import ShapeName
 from gridtide.model.machines import Quota
@@ -22,11 +23,13 @@ from gridtide.site.base import (
     Price,
     ShapeKey,
     SiteModel,
+    Text,
     Typed,
     written,
 )
+from gridtide.site.context import ContextSettings
 from gridtide.site.registry import register_cloud, register_queue
-from gridtide.site.units import Duration, PositiveSize, Size
+from gridtide.site.units import Duration, PositiveSize, Size, wrong
 
 
 class QueueSettings(Typed):
@@ -35,6 +38,10 @@ class QueueSettings(Typed):
     noun: ClassVar[str] = "queue"
     only_one: ClassVar[bool] = False
     """Whether a site can have but one queue of this type."""
+    privileged: ClassVar[bool] = False
+    """Whether agents of its workers must be root in their machine, to run the batch system's daemons."""
+    single_use: ClassVar[bool] = True
+    """Whether it can give a worker one job and no second one, which the policy ``per_job`` needs."""
 
 
 class QuotaSettings(SiteModel):
@@ -63,9 +70,24 @@ class CloudSettings(Typed):
         "answer look like a refused launch.",
     )
 
+    context: ContextSettings = written(
+        {}, description="Files that its machines get at boot, before those of the group."
+    )
+
+    user_data_limit: ClassVar[int | None] = None
+    """Bytes that the cloud takes as user-data; None: any number."""
+
     def known_shapes(self) -> Collection[str] | None:
         """The names of all shapes, when the site file itself defines them; None when only the cloud can say."""
         return None
+
+    def limits(self) -> Quota:
+        """Upper limits over all machines of this cloud."""
+        return self.quota.quota()
+
+    def reached(self, url: str) -> str:
+        """The service's address as this cloud's machines call it."""
+        return url
 
 
 class PilotQueueSettings(QueueSettings):
@@ -120,13 +142,9 @@ DEFAULT_SHAPES: Mapping[str, Mapping[str, object]] = {
 """Shapes of a process cloud whose settings name none."""
 
 
-class ProcessCloudSettings(CloudSettings):
-    """Workers are processes of this machine, each in a directory of its own. For trying out, tests and small sites."""
+class LocalCloudSettings(CloudSettings):
+    """What the clouds have in common whose machines are processes of this host."""
 
-    type: Literal["process"] = Field(description="Workers are local processes.", json_schema_extra=RESTART)
-    quota: ProcessQuotaSettings = written(
-        {}, description="Upper limits over all machines of this cloud, here processes."
-    )
     settle: Duration = written(
         "0 s",
         description="How long the listing may miss a machine that was made; processes are listed at once.",
@@ -147,6 +165,61 @@ class ProcessCloudSettings(CloudSettings):
     def shape_values(self) -> tuple[Shape, ...]:
         """The shapes as the planner sees them, in the order of the file."""
         return tuple(settings.shape(name) for name, settings in self.shapes.items())
+
+
+def _addresses(value: object) -> object:
+    try:
+        network = IPv4Network(value if isinstance(value, str) else "")
+    except ValueError:
+        network = IPv4Network("0.0.0.0/0")
+    if not 16 <= network.prefixlen <= 30:
+        raise wrong(f"{str(value)[:60]!r} is no range of IPv4 addresses", 'for example "10.99.0.0/24", /16 to /30')
+    return value
+
+
+def _link(name: str) -> str:
+    if not 0 < len(name) <= 15 or "/" in name or any(letter.isspace() for letter in name):
+        raise wrong(f"{name[:60]!r} is not the name of a bridge", 'for example "br0", at most 15 characters')
+    return name
+
+
+class ProcessCloudSettings(LocalCloudSettings):
+    """Workers are processes of this machine, each in a directory of its own. For trying out, tests and small sites.
+
+    With an image (of kind "tree") a worker has a root, processes and a host name of its own; that takes root.
+    """
+
+    type: Literal["process"] = Field(description="Workers are local processes.", json_schema_extra=RESTART)
+    images: Directory | None = written(
+        None, description="Where the images are. Left out: this host's store.", restart=True
+    )
+    network: Literal["host", "bridge"] = written(
+        "host",
+        description='Network of workers with an image: "host": the host\'s; "bridge": one of their own, with an '
+        "address on `bridge`.",
+        restart=True,
+    )
+    bridge: Annotated[Text, AfterValidator(_link)] | None = written(
+        None, description="An existing bridge of this host; its address is the workers' gateway.", restart=True
+    )
+    addresses: Annotated[Text, BeforeValidator(_addresses)] | None = written(
+        None, description="Addresses for workers on the bridge, a part of its network.", restart=True
+    )
+    quota: ProcessQuotaSettings = written(
+        {}, description="Upper limits over all machines of this cloud, here processes."
+    )
+
+    @model_validator(mode="after")
+    def _bridged(self) -> Self:
+        given = [key for key in ("bridge", "addresses") if getattr(self, key) is not None]
+        if self.network == "host" and given:
+            raise wrong(f'{given[0]} is given, but network is not "bridge"', 'network = "bridge", or remove it')
+        if self.network == "bridge" and len(given) < 2:
+            raise wrong(
+                'network = "bridge" needs a bridge and addresses',
+                'for example bridge = "br0", addresses = "10.99.0.0/24"',
+            )
+        return self
 
 
 register_queue("pilot", PilotQueueSettings)

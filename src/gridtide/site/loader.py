@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import stat
 import tomllib
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +18,15 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+import gridtide.site.ec2
+import gridtide.site.htcondor
+import gridtide.site.openstack
+import gridtide.site.qemu
+import gridtide.site.slurm  # noqa: F401  (they register their types)
 from gridtide.model.ids import CloudName, GroupName, QueueName
 from gridtide.site.base import Place, SiteModel, Typed, check_name
 from gridtide.site.checks import Known, check_group, check_queues, check_service, check_store
+from gridtide.site.context import ContextSettings
 from gridtide.site.hints import nearest, suggestion
 from gridtide.site.locate import Keys, Locations, Position
 from gridtide.site.models import ControllerSettings, GroupSettings, ServiceSettings, SiteSettings, StoreSettings
@@ -37,7 +43,13 @@ LARGEST_FILE: Final = 1024 * 1024
 _LARGEST_CONTEXT: Final = 1024 * 1024
 
 SECTIONS: Final[Mapping[str, type[SiteModel]]] = MappingProxyType(
-    {"site": SiteSettings, "service": ServiceSettings, "store": StoreSettings, "controller": ControllerSettings}
+    {
+        "site": SiteSettings,
+        "service": ServiceSettings,
+        "store": StoreSettings,
+        "controller": ControllerSettings,
+        "context": ContextSettings,
+    }
 )
 """The sections that exist once."""
 NAMED_SECTIONS: Final = ("queues", "clouds", "groups")
@@ -178,13 +190,21 @@ class _Reader:
         }
         names = {section: (*tables, *meant.get(section, ())) for section, tables in named.items()}
         self.troubles.extend(check_queues(queues))
-        self._check(Known(**names, cloud_settings=clouds), service, store, groups)
-        context = {GroupName(name): self._context(name, group) for name, group in groups.items()}
+        self._check(Known(**names, cloud_settings=clouds, queue_settings=queues), service, store, groups)
+        shared_settings = self._section(ContextSettings, ("context",), table.get("context", {}), state)
+        shared: dict[CloudName | None, tuple[ContextFile, ...]] = {
+            CloudName(name): self._context(("clouds", name, "context"), one.context) for name, one in clouds.items()
+        }
+        if shared_settings is not None:
+            shared[None] = self._context(("context",), shared_settings)
+        context = {
+            GroupName(name): self._context(("groups", name, "context"), group.context) for name, group in groups.items()
+        }
         if self.troubles or site is None or service is None or store is None or controller is None:
             return None
         return Site(
             path=self.path,
-            digest=self._digest(context),
+            digest=self._digest([*shared.values(), *context.values()]),
             site=site,
             service=service,
             store=store,
@@ -193,6 +213,7 @@ class _Reader:
             clouds=MappingProxyType({CloudName(name): cloud for name, cloud in clouds.items()}),
             groups=MappingProxyType({GroupName(name): group for name, group in groups.items()}),
             context=MappingProxyType(context),
+            shared_context=MappingProxyType(shared),
         )
 
     def _add(self, keys: Keys, what: str, right: str) -> None:
@@ -274,10 +295,10 @@ class _Reader:
 
         self.troubles.extend(all_of())
 
-    def _context(self, name: str, group: GroupSettings) -> tuple[ContextFile, ...]:
+    def _context(self, prefix: Keys, settings: ContextSettings) -> tuple[ContextFile, ...]:
         read: list[ContextFile] = []
-        for number, path in enumerate(group.context.files):
-            keys = ("groups", name, "context", "files", number)
+        for number, path in enumerate(settings.files):
+            keys = (*prefix, "files", number)
             try:
                 content = path.read_bytes()
             except OSError as error:
@@ -288,9 +309,9 @@ class _Reader:
             read.append(ContextFile(path, content))
         return tuple(read)
 
-    def _digest(self, context: Mapping[GroupName, tuple[ContextFile, ...]]) -> str:
+    def _digest(self, layers: Iterable[tuple[ContextFile, ...]]) -> str:
         digest = sha256(sha256(self.text.encode()).digest())
-        for files in context.values():
+        for files in layers:
             for one in files:
                 digest.update(sha256(one.content).digest())
         return digest.hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -30,14 +29,13 @@ from gridtide.site.base import (
     SiteModel,
     SiteName,
     Text,
+    is_loopback,
     written,
 )
+from gridtide.site.context import GroupContextSettings
 from gridtide.site.database_url import DEFAULT_URL, connection_url, read_database_url
 from gridtide.site.policies import POLICIES, PolicySettings
-from gridtide.site.units import Duration, Moment, Period, wrong
-
-# QEMU's user network: packets from it come out of the host's own loopback (QEMU documentation, "SLIRP").
-_USER_NETWORK: Final = ip_network("10.0.2.0/24")
+from gridtide.site.units import Duration, Moment, Period, parse_duration, wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +71,6 @@ class Listen:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether traffic to this host stays in the machine. QEMU's user network counts."""
-    if host == "localhost":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address in _USER_NETWORK
 
 
 def _check_url(url: str) -> str:
@@ -215,15 +202,6 @@ class ControllerSettings(SiteModel):
     )
 
 
-class ContextSettings(SiteModel):
-    """What the machines of a group are told at boot, beside how to join."""
-
-    files: tuple[File, ...] = written(
-        (),
-        description="Files that are handed to each machine, in order. A change makes older workers over-old.",
-    )
-
-
 def _policy(value: object, information: ValidationInfo) -> object:
     if isinstance(value, PolicySettings):
         return value
@@ -243,6 +221,18 @@ def _at_type(error: PydanticCustomError, value: object) -> ValidationError:
     return ValidationError.from_exception_data("policy", [{"type": error, "loc": ("type",), "input": value}])
 
 
+def _deadline(value: object) -> object:
+    if value is None or value == "auto":
+        return None
+    seconds = parse_duration(value)
+    if seconds < 1.0:
+        raise wrong("is too short", '"auto", or at least "1 s"')
+    return seconds
+
+
+_DEADLINE_SCHEMA: Final = WithJsonSchema({"type": "string"})
+
+
 class GroupSettings(SiteModel):
     """``[groups.NAME]``: workers of one kind."""
 
@@ -257,10 +247,19 @@ class GroupSettings(SiteModel):
     image: Text | None = written(None, description="The image to boot, for clouds that have images.")
     minimum: Count = written(0, description="Never fewer workers than this.")
     maximum: Count = Field(description="Never more machines than this, whatever state they are in.")
+    share: Annotated[float, Field(gt=0.0, le=1000.0, allow_inf_nan=False)] = written(
+        1.0,
+        description="Its weight beside other groups where a cloud's quota does not hold what all of them want: with 2 "
+        "it may use twice as much as a group with 1.",
+    )
     policy: Annotated[PolicySettings, BeforeValidator(_policy)] = written(
         {"type": "queue"}, description="How many workers there should be."
     )
-    join_deadline: Period = written("10 min", description="A worker that has not joined by then is given up.")
+    join_deadline: Annotated[float | None, BeforeValidator(_deadline), _DEADLINE_SCHEMA] = written(
+        "auto",
+        description='A worker that has not joined by then is given up. "auto": three times as long as machines usually '
+        "take, 10 minutes until that is known.",
+    )
     lease: Period = written(
         "10 min",
         description="A worker without contact for so long drains itself; its running job ends in peace.",
@@ -269,4 +268,4 @@ class GroupSettings(SiteModel):
     attributes: Mapping[AttributeKey, AttributeValue] = written(
         {}, description="What its workers advertise to the queue, for jobs' requirements."
     )
-    context: ContextSettings = written({}, description="What its machines are told at boot.")
+    context: GroupContextSettings = written({}, description="What its machines are told at boot.")

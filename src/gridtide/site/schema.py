@@ -20,6 +20,7 @@ _MEANING: Final = {
     "service": "The HTTP service that workers and users call.",
     "store": "Where workers, wishes, jobs and the audit log are kept.",
     "controller": "The controller's rhythm.",
+    "context": "What every machine is told at boot.",
     "queues": "Where jobs wait, one table per queue.",
     "clouds": "Where machines come from, one table per cloud.",
     "groups": "Workers of one kind, one table per group.",

@@ -15,6 +15,8 @@ from gridtide.model.rules import CloudRules, GroupRules, SiteRules
 from gridtide.site.drivers import CloudSettings, QueueSettings
 from gridtide.site.models import ControllerSettings, GroupSettings, ServiceSettings, SiteSettings, StoreSettings
 
+_NO_DIGESTS: Mapping[GroupName, str] = MappingProxyType({})
+
 # 48 bits: two generations of one group that look alike by chance would leave old workers in place.
 _GENERATION_LENGTH: Final = 12
 
@@ -47,6 +49,9 @@ class Site:
     clouds: Mapping[CloudName, CloudSettings]
     groups: Mapping[GroupName, GroupSettings]
     context: Mapping[GroupName, tuple[ContextFile, ...]]
+    """Each group's own files."""
+    shared_context: Mapping[CloudName | None, tuple[ContextFile, ...]]
+    """Those of each cloud; None: of the whole site."""
 
     @property
     def name(self) -> str:
@@ -58,46 +63,61 @@ class Site:
         """The state directory."""
         return self.site.state
 
-    def generation(self, group: GroupName) -> Generation:
-        """Changes with the group's image and with the name, order or content of its context files. KeyError."""
+    def generation(self, group: GroupName, images: Mapping[GroupName, str] = _NO_DIGESTS) -> Generation:
+        """Changes with the group's image and all that its machines are told. KeyError.
+
+        ``images``: digests of the groups' images, where this host knows them: an image that is built anew under its
+        old name is another one.
+        """
         digest = sha256()
-        for part in (self.groups[group].image or "", *self._context_parts(group)):
+        for part in (self.groups[group].image or "", images.get(group, ""), *self._context_parts(group)):
             data = part.encode() if isinstance(part, str) else part
             digest.update(len(data).to_bytes(8, "big") + data)  # lengths keep "ab", "c" and "a", "bc" apart
         return Generation(digest.hexdigest()[:_GENERATION_LENGTH])
 
+    def layers(self, group: GroupName, cloud: CloudName) -> tuple[ContextFile, ...]:
+        """What machines of a group on a cloud get: of the site, of the cloud, of the group. KeyError."""
+        return (*self.shared_context.get(None, ()), *self.shared_context.get(cloud, ()), *self.context[group])
+
     def _context_parts(self, group: GroupName) -> list[str | bytes]:
-        return [part for one in self.context[group] for part in (one.path.name, one.content)]
+        settings = self.groups[group]
+        parts: list[str | bytes] = [settings.context.format or ""]
+        parts += [word for pair in sorted(settings.context.variables.items()) for word in pair]
+        for cloud in settings.clouds:
+            parts += [part for one in self.layers(group, CloudName(cloud)) for part in (one.path.name, one.content)]
+        return parts
 
     def attributes(self, group: GroupName) -> Mapping[str, Attribute]:
         """What the group's workers advertise, site and group included. KeyError."""
         own = {GROUP_ATTRIBUTE: group, SITE_ATTRIBUTE: self.name}
         return MappingProxyType({**self.groups[group].attributes, **own})
 
-    def rules(self) -> SiteRules:
-        """What the planner needs to know of it."""
+    def rules(self, images: Mapping[GroupName, str] = _NO_DIGESTS) -> SiteRules:
+        """What the planner needs to know of it. ``images``: as for :meth:`generation`."""
         return SiteRules(
             name=self.name,
-            groups=MappingProxyType({name: self._group_rules(name) for name in self.groups}),
+            groups=MappingProxyType({name: self._group_rules(name, images) for name in self.groups}),
             clouds=MappingProxyType(
-                {name: CloudRules(name, cloud.quota.quota(), cloud.settle) for name, cloud in self.clouds.items()}
+                {name: CloudRules(name, cloud.limits(), cloud.settle) for name, cloud in self.clouds.items()}
             ),
             queues=tuple(self.queues),
             warmup=self.controller.warmup,
         )
 
-    def _group_rules(self, name: GroupName) -> GroupRules:
+    def _group_rules(self, name: GroupName, images: Mapping[GroupName, str]) -> GroupRules:
         group = self.groups[name]
         return GroupRules(
             name=name,
             queue=QueueName(group.queue),
             clouds=tuple(CloudName(cloud) for cloud in group.clouds),
             shapes=tuple(ShapeName(shape) for shape in group.shapes),
-            generation=self.generation(name),
+            generation=self.generation(name, images),
             minimum=group.minimum,
             maximum=group.maximum,
             policy=group.policy.policy(),
             join_deadline=group.join_deadline,
             lease=group.lease,
             attributes=self.attributes(name),
+            image=group.image,
+            share=group.share,
         )

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gridtide.errors import Conflict, NotFound
+from gridtide.model.boots import Boot
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.reasons import Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.store.ports import AccessToken, Change, Event, JoinToken, Lease, Owner, RecordedEvent
-from gridtide.store.rules import NO_WISHES, attributes, fence, fold, grant, trade
+from gridtide.store.rules import NO_WISHES, admit, attributes, fence, fold, grant, trade
 
 
 class MemoryFleetStore:
@@ -31,6 +32,8 @@ class MemoryFleetStore:
         self._alive: dict[WorkerId, Worker] = {}
         self._dead: dict[WorkerId, Worker] = {}
         self._join_tokens: dict[WorkerId, JoinToken] = {}
+        self._boots: dict[WorkerId, Boot] = {}
+        self._readers: dict[WorkerId, bytes] = {}
         self._worker_digests: dict[WorkerId, bytes] = {}
         self._hosts: dict[WorkerId, Mapping[str, Attribute]] = {}
         self._wishes: dict[GroupName, Wishes] = {}
@@ -103,6 +106,7 @@ class MemoryFleetStore:
         now: float,
         host: Mapping[str, Attribute],
         reason: Reason,
+        boot: Boot | None = None,
     ) -> Worker:
         """See FleetStore."""
         fence(self._lease, lease)
@@ -120,7 +124,34 @@ class MemoryFleetStore:
             self._put({worker: after})
             self._worker_digests[worker] = worker_digest
             self._hosts[worker] = attributes(host)
+            if boot is not None:
+                self._boots[worker] = boot
         return after
+
+    async def read_context(
+        self, lease: Lease, worker: WorkerId, *, join_digest: bytes, reader_digest: bytes, now: float
+    ) -> Worker:
+        """See FleetStore."""
+        fence(self._lease, lease)
+        admitted = admit(
+            await self.worker(worker),
+            self._join_tokens.get(worker),
+            self._readers.get(worker),
+            worker in self._worker_digests,
+            join_digest=join_digest,
+            reader_digest=reader_digest,
+            now=now,
+        )
+        self._readers[worker] = reader_digest
+        return admitted
+
+    async def boots(self, *, limit: int) -> Sequence[Boot]:
+        """See FleetStore."""
+        return sorted(self._boots.values(), key=lambda boot: (boot.joined, boot.worker))[-limit:]
+
+    async def boot(self, worker: WorkerId) -> Boot | None:
+        """See FleetStore."""
+        return self._boots.get(worker)
 
     async def worker_token(self, worker: WorkerId) -> bytes | None:
         """See FleetStore."""

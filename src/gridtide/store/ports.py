@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
+from gridtide.model.boots import Boot
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.reasons import Reason
@@ -190,14 +191,33 @@ class FleetStore(Protocol):
         now: float,
         host: Mapping[str, Attribute],
         reason: Reason,
+        boot: Boot | None = None,
     ) -> Worker:
         """Trade a join token for a worker token, and move the worker to JOINED, in one transaction.
 
         The machine makes its worker token itself, so that a lost answer can be asked for again: the same pair of
         tokens gives the same worker; any other use of a spent token is AccessDenied, as are an unknown or expired
         token and a wrong digest (compared in constant time, and told apart in no way). Conflict when the worker is
-        not in :data:`~gridtide.model.workers.MAY_JOIN` any more.
+        not in :data:`~gridtide.model.workers.MAY_JOIN` any more. ``boot`` is kept in the same transaction.
         """
+        ...
+
+    async def read_context(
+        self, lease: Lease, worker: WorkerId, *, join_digest: bytes, reader_digest: bytes, now: float
+    ) -> Worker:
+        """Admit the reader of what did not fit into a worker's user-data: the first one, as often as it asks.
+
+        AccessDenied, told apart in no way, for a token that is unknown, expired or spent (the machine has joined), and
+        for any other reader: somebody else holds the token then.
+        """
+        ...
+
+    async def boots(self, *, limit: int) -> Sequence[Boot]:
+        """The latest ``limit`` of all, oldest first."""
+        ...
+
+    async def boot(self, worker: WorkerId) -> Boot | None:
+        """How long this worker took to join; None when it has not, or nothing was noted."""
         ...
 
     async def worker_token(self, worker: WorkerId) -> bytes | None:

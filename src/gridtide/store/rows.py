@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from sqlalchemy import Row
 
-from gridtide.model.ids import GroupName, ShapeName
+from gridtide.model.boots import Boot, BootKey, Phase
+from gridtide.model.ids import CloudName, GroupName, ShapeName, WorkerId
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import Wishes
@@ -39,6 +40,7 @@ WORKER_COLUMNS: Final = (
     workers.c.joined,
     workers.c.drain_wanted,
     workers.c.force_wanted,
+    workers.c.image,
 )
 """A worker's own record, in the order that :func:`worker_of` reads."""
 
@@ -56,7 +58,7 @@ def worker_of(row: Sequence[Any]) -> Worker:
     """A row that begins with WORKER_COLUMNS. Read by position: by name takes twice as long, and there are thousands."""
     (
         name, group, cloud, shape, cores, memory, disk, gpus, price, zone, generation, single_use, state, since,
-        created, cause, reason, machine, launched, joined, drain_wanted, force_wanted, *_more,
+        created, cause, reason, machine, launched, joined, drain_wanted, force_wanted, image, *_more,
     ) = row  # fmt: skip
     return Worker(
         id=name,
@@ -75,6 +77,7 @@ def worker_of(row: Sequence[Any]) -> Worker:
         joined=joined,
         drain_wanted=drain_wanted,
         force_wanted=force_wanted,
+        image=image,
     )
 
 
@@ -104,6 +107,7 @@ def row_of_worker(worker: Worker) -> dict[str, object]:
         "joined": worker.joined,
         "drain_wanted": worker.drain_wanted,
         "force_wanted": worker.force_wanted,
+        "image": worker.image,
     }
 
 
@@ -128,7 +132,7 @@ def row_of_lease(lease: Lease) -> dict[str, object]:
 
 def wishes_of(row: Row[Any]) -> Wishes:
     """What operators asked of one group."""
-    return Wishes(row.minimum, row.maximum, row.desired, row.hold, row.closing)
+    return Wishes(row.minimum, row.maximum, row.desired, row.hold, row.closing, row.rollout_paused)
 
 
 def row_of_wishes(group: GroupName, wishes: Wishes) -> dict[str, object]:
@@ -140,6 +144,7 @@ def row_of_wishes(group: GroupName, wishes: Wishes) -> dict[str, object]:
         "desired": wishes.desired,
         "hold": wishes.hold,
         "closing": wishes.closing,
+        "rollout_paused": wishes.rollout_paused,
     }
 
 
@@ -189,4 +194,24 @@ def row_of_token(token: AccessToken) -> dict[str, object]:
         "created": token.created,
         "expires": token.expires,
         "revoked": token.revoked,
+    }
+
+
+def boot_of(row: Row[Any]) -> Boot:
+    """How long one worker took to join."""
+    phases = {Phase(name): float(seconds) for name, seconds in row.phases.items()}
+    key = BootKey(CloudName(row.cloud), ShapeName(row.shape), row.image)
+    return Boot(WorkerId(row.worker), key, row.joined, row.seconds, phases)
+
+
+def row_of_boot(boot: Boot) -> dict[str, object]:
+    """One row for each worker that joined."""
+    return {
+        "worker": boot.worker,
+        "cloud": boot.key.cloud,
+        "shape": boot.key.shape,
+        "image": boot.key.image,
+        "joined": boot.joined,
+        "seconds": boot.seconds,
+        "phases": {phase.value: seconds for phase, seconds in boot.phases.items()},
     }

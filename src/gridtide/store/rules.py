@@ -146,6 +146,28 @@ def trade(
     return replace(worker, state=WorkerState.JOINED, since=now, joined=now, reason=_storable_reason(reason))
 
 
+def admit(
+    worker: Worker | None,
+    token: JoinToken | None,
+    reader: bytes | None,
+    spent: bool,
+    *,
+    join_digest: bytes,
+    reader_digest: bytes,
+    now: float,
+) -> Worker:
+    """The worker whose context may be read. ``reader``: the digest of the first reader, None while there was none.
+
+    AccessDenied otherwise.
+    """
+    right = hmac.compare_digest(join_digest, _NO_DIGEST if token is None else token.digest)
+    same = hmac.compare_digest(reader_digest, reader_digest if reader is None else reader)
+    usable = token is not None and now < token.expires and not spent
+    if worker is None or not right or not same or not usable or worker.state not in MAY_JOIN:
+        raise AccessDenied("this join token is not valid")
+    return worker
+
+
 def storable(words: str) -> str:
     """Words as every database takes them: no NUL, no lone surrogate. They may come from a broken machine."""
     if words.isascii() and "\0" not in words:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Double, LargeBinary, Row, Select, bindparam, delete, func, insert, select, update
 
 from gridtide.errors import Conflict, NotFound
+from gridtide.model.boots import Boot
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.reasons import Reason
@@ -18,8 +19,10 @@ from gridtide.store.database import Database
 from gridtide.store.ports import AccessToken, Change, JoinToken, Lease, Owner, RecordedEvent
 from gridtide.store.rows import (
     WORKER_COLUMNS,
+    boot_of,
     event_of,
     lease_of,
+    row_of_boot,
     row_of_event,
     row_of_lease,
     row_of_token,
@@ -29,8 +32,8 @@ from gridtide.store.rows import (
     wishes_of,
     worker_of,
 )
-from gridtide.store.rules import NO_WISHES, Effects, attributes, fence, fold, grant, named, trade
-from gridtide.store.tables import ALIVE, DEAD, events, leadership, tokens, wishes, workers
+from gridtide.store.rules import NO_WISHES, Effects, admit, attributes, fence, fold, grant, named, trade
+from gridtide.store.tables import ALIVE, DEAD, boots, events, leadership, tokens, wishes, workers
 
 # SQLite takes 32 766 parameters in a statement, PostgreSQL's protocol 65 535.
 _AT_ONCE: Final = 10_000
@@ -43,6 +46,9 @@ _STATES: Final = select(workers.c.id, workers.c.state).where(workers.c.id.in_(bi
 _JOINING: Final = select(*WORKER_COLUMNS, workers.c.join_digest, workers.c.join_expires, workers.c.worker_digest).where(
     workers.c.id == bindparam("worker")
 )
+_READING: Final = select(
+    *WORKER_COLUMNS, workers.c.join_digest, workers.c.join_expires, workers.c.worker_digest, workers.c.context_reader
+).where(workers.c.id == bindparam("worker"))
 _UPDATE_WORKER: Final = (
     update(workers)
     .where(workers.c.id == bindparam("worker"))
@@ -153,6 +159,7 @@ class SqlFleetStore:
         now: float,
         host: Mapping[str, Attribute],
         reason: Reason,
+        boot: Boot | None = None,
     ) -> Worker:
         """See FleetStore."""
 
@@ -172,9 +179,44 @@ class SqlFleetStore:
             if after is not present:
                 tokens_and_host = {"worker_digest": worker_digest, "host": attributes(host)}
                 connection.execute(_UPDATE_WORKER, _update_row(after, None) | tokens_and_host)
+                if boot is not None:
+                    connection.execute(insert(boots), row_of_boot(boot))
             return after
 
         return await self._database.write(work)
+
+    async def read_context(
+        self, lease: Lease, worker: WorkerId, *, join_digest: bytes, reader_digest: bytes, now: float
+    ) -> Worker:
+        """See FleetStore."""
+
+        def work(connection: Connection) -> Worker:
+            fence(_stored_lease(connection), lease)
+            row = connection.execute(_READING, {"worker": worker}).one_or_none()
+            admitted = admit(
+                None if row is None else worker_of(row),
+                None if row is None or row.join_digest is None else JoinToken(row.join_digest, row.join_expires),
+                None if row is None else row.context_reader,
+                row is not None and row.worker_digest is not None,
+                join_digest=join_digest,
+                reader_digest=reader_digest,
+                now=now,
+            )
+            connection.execute(update(workers).where(workers.c.id == worker).values(context_reader=reader_digest))
+            return admitted
+
+        return await self._database.write(work)
+
+    async def boots(self, *, limit: int) -> Sequence[Boot]:
+        """See FleetStore."""
+        latest = select(boots).order_by(boots.c.joined.desc(), boots.c.worker.desc()).limit(limit)
+        rows = await self._database.read(lambda connection: connection.execute(latest).all())
+        return [boot_of(row) for row in reversed(rows)]
+
+    async def boot(self, worker: WorkerId) -> Boot | None:
+        """See FleetStore."""
+        row = await self._first(select(boots).where(boots.c.worker == worker))
+        return None if row is None else boot_of(row)
 
     async def worker_token(self, worker: WorkerId) -> bytes | None:
         """See FleetStore."""

@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -83,6 +84,9 @@ workers: Final = Table(
     Column("join_expires", Double),
     Column("worker_digest", LargeBinary),
     Column("host", JSON(none_as_null=True)),
+    # New columns come last: a migration can only add them there.
+    Column("image", Text),
+    Column("context_reader", LargeBinary),
 )
 """Every worker that ever was, with the digests of its two tokens and its machine's description of itself."""
 
@@ -110,6 +114,7 @@ wishes: Final = Table(
     Column("desired", Integer),
     Column("hold", Boolean, nullable=False),
     Column("closing", Boolean, nullable=False),
+    Column("rollout_paused", Boolean, nullable=False, server_default=false()),
 )
 """What operators asked of groups. A group without a row is as in the site file."""
 
@@ -132,6 +137,20 @@ events: Final = Table(
     sqlite_autoincrement=True,
 )
 """The audit log."""
+
+boots: Final = Table(
+    "boots",
+    metadata,
+    Column("worker", Text, primary_key=True),
+    Column("cloud", Text, nullable=False),
+    Column("shape", Text, nullable=False),
+    Column("image", Text),
+    Column("joined", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("phases", JSON, nullable=False),
+    Index("ix_boots_joined_worker", "joined", "worker"),
+)
+"""How long each worker took from its launch call to its join, and in which phases: boot times are learned from it."""
 
 tokens: Final = Table(
     "tokens",

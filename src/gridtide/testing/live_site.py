@@ -7,6 +7,7 @@ with LiveSite(directory, site_file_text) as site:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -87,7 +88,8 @@ class LiveSite:
     ) -> None:
         self.kill()
         for process in self.processes():
-            os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(process, signal.SIGKILL)
 
     # --- the process
 
@@ -199,12 +201,15 @@ class LiveSite:
 
     def wait_for_jobs(self, submission: int, *, timeout: float = 60.0) -> dict[str, int]:
         """Wait until no job of the submission waits or runs; the counts then."""
-        self.wait_until(
-            lambda: not any(self.counts(submission).get(state, 0) for state in ("waiting", "running")),
-            timeout=timeout,
-            what=f"the jobs of submission {submission} to end",
-        )
-        return self.counts(submission)
+        counts: dict[str, int] = {}
+
+        def ended() -> bool:
+            nonlocal counts
+            counts = self.counts(submission)  # one look: between two a job may change from running to waiting
+            return not counts.get("waiting", 0) and not counts.get("running", 0)
+
+        self.wait_until(ended, timeout=timeout, what=f"the jobs of submission {submission} to end")
+        return counts
 
     def wait_for_no_workers(self, *, timeout: float = 60.0) -> None:
         """Wait until every worker is gone."""

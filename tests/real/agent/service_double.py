@@ -69,6 +69,7 @@ class ServiceDouble:
         self.single_use = False
         self.order = "continue"
         self.refuse_join = 0
+        self.queue: Json = {"kind": "pilot", "settings": {}, "secrets": {}}
         self.log_limit = 1 << 30
         self.worker_token: str | None = None
         self.jobs: dict[str, JobState] = {}
@@ -318,9 +319,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, {"error": {"kind": "AccessDenied", "what": "spent"}})
             return
         service.worker_token = offered
-        queue: Json = {"kind": "pilot", "settings": {}, "secrets": {}}
         terms: dict[str, Json] = {"lease": service.lease, "heartbeat": service.heartbeat}
-        terms |= {"worker": "w1", "group": "grid", "single_use": service.single_use, "queue": queue}
+        terms |= {"worker": "w1", "group": "grid", "single_use": service.single_use, "queue": service.queue}
         self._answer(200, terms)
 
     def _alive(self, body: dict[str, Json]) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.real.agent.conftest import Machine, MachineMaker, soon
+from tests.real.agent.conftest import Machine, MachineMaker, as_map, soon
 from tests.real.agent.service_double import FaultKind, ServiceDouble
 
 # --- joining
@@ -39,6 +39,29 @@ def test_a_join_leaves_no_join_token_and_keeps_its_own_secret(service: ServiceDo
     assert "SECRET" not in machine.text()
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in machine.processes()]
     assert not any(secret.encode() in command for command in commands)
+
+
+def test_the_join_tells_how_the_machine_booted(service: ServiceDouble, machine: Machine) -> None:
+    points = {"origin": 0.0, "user_space": 1.5, "context": 2.5, "agent": None}
+    (machine.directory / "boot.json").write_text(json.dumps(points))
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    machine.start()
+    service.wait(lambda: service.join_bodies)
+    told = as_map(service.join_bodies[0]["boot"])
+    assert {name: told[name] for name in told if name != "now"} == {"user_space": 1.5, "context": 2.5}
+    assert isinstance(told["now"], float)
+    assert before <= told["now"] <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@pytest.mark.parametrize("text", [None, "", "[1]", "{"])
+def test_without_boot_times_the_join_tells_none_of_the_hosts(
+    service: ServiceDouble, machine: Machine, text: str | None
+) -> None:
+    if text is not None:
+        (machine.directory / "boot.json").write_text(text)
+    machine.start()
+    service.wait(lambda: service.join_bodies)
+    assert "boot" not in service.join_bodies[0]
 
 
 @pytest.mark.parametrize("status", [401, 409])

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from gridtide import locks
 from gridtide.clouds import process, process_table
+from gridtide.clouds.local_home import PAST_KEPT
 from gridtide.clouds.process import ProcessCloud
-from gridtide.clouds.process_home import PAST_KEPT
 from gridtide.clouds.protocol import Level
 from gridtide.errors import AuthenticationFailed, CloudError, CloudUnavailable, LaunchRejected, NoCapacity
 from gridtide.model.ids import CloudName, MachineId, WorkerId
@@ -359,7 +360,7 @@ async def test_half_made_machines_are_swept_with_their_secrets(
         raise Crash
 
     with monkeypatch.context() as patched:
-        patched.setattr(process_table, "take_lock", crash)
+        patched.setattr(locks, "take_lock", crash)
         with pytest.raises(Crash):
             await launch(cloud, "grid-1", user_data=SECRET)
     assert (directory / ".making" / "grid-1" / "context.json").exists()
@@ -443,7 +444,8 @@ async def test_check(directory: Path) -> None:
         "python": Level.OK,
         "kernel": Level.OK,
         "agent": Level.OK,
-        "image worker-2026": Level.WARNING,
+        "root": Level.OK,
+        "image worker-2026": Level.ERROR,
     }
     assert not directory.exists(), "check changes nothing"
     broken = ProcessCloud(CloudName("local"), SITE, directory, SHAPES, python="/bin/false")

@@ -1,6 +1,8 @@
-"""The process cloud, with real processes, passes the suite for cloud drivers."""
+"""The process cloud, with real processes, passes the suite for cloud drivers: without an image, and with a tree."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +13,17 @@ from gridtide.clouds.process import ProcessCloud
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.model.ids import GroupName, MachineId, WorkerId
 from gridtide.testing.clouds import CloudBench, CloudConformance
-from tests.real.clouds.machines import SHAPES, kill_machine, make_cloud
+from tests.real.clouds.machines import (
+    SHAPES,
+    TREE,
+    eventually,
+    first_of,
+    has_ended,
+    inside,
+    kill_machine,
+    make_cloud,
+    make_tree_cloud,
+)
 
 
 class TestProcessCloud(CloudConformance):
@@ -36,6 +48,35 @@ class TestProcessCloud(CloudConformance):
 
         try:
             yield CloudBench(cloud, again, add_foreign, break_machine, many=60, wait=asyncio.sleep)
+        finally:
+            for each in (cloud, neighbour):
+                await each.terminate([machine.id for machine in await each.machines() if machine.worker is not None])
+
+
+class TestProcessCloudWithATree(CloudConformance):
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.directory = tmp_path / "machines"
+
+    @asynccontextmanager
+    async def bench(self) -> AsyncIterator[CloudBench]:
+        cloud, neighbour = make_tree_cloud(self.directory), make_tree_cloud(self.directory, site="neighbour")
+
+        async def add_foreign() -> MachineId:
+            request = LaunchRequest(WorkerId("theirs"), GroupName("g"), SHAPES[0].name, None, TREE, b"{}")
+            await neighbour.launch([request])
+            return MachineId("theirs")
+
+        async def break_machine(machine: MachineId) -> None:
+            await eventually(lambda: inside(machine) == ["sleep"])
+            os.kill(first_of(machine), signal.SIGKILL)
+            await eventually(lambda: has_ended(self.directory / machine))
+
+        def again() -> ProcessCloud:
+            return make_tree_cloud(self.directory)
+
+        try:
+            yield CloudBench(cloud, again, add_foreign, break_machine, image=TREE, many=30, wait=asyncio.sleep)
         finally:
             for each in (cloud, neighbour):
                 await each.terminate([machine.id for machine in await each.machines() if machine.worker is not None])

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from gridtide.store.database import make_engine
 from gridtide.store.opening import open_store
 from gridtide.store.ports import FleetStore
-from gridtide.store.tables import events, tokens, wishes, workers
+from gridtide.store.tables import boots, events, tokens, wishes, workers
 from tests.real.postgres import PostgresServer
 from tests.unit.store.contract import *  # noqa: F403
 from tests.unit.store.contract_joining import *  # noqa: F403
@@ -29,7 +29,7 @@ async def store(shared_url: str) -> AsyncIterator[FleetStore]:
     await store.close()
     engine = make_engine(shared_url)
     with engine.begin() as connection:
-        names = ", ".join(table.name for table in (events, tokens, wishes, workers))
+        names = ", ".join(table.name for table in (boots, events, tokens, wishes, workers))
         connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
         connection.execute(text("UPDATE leadership SET epoch = 0, host = NULL"))
     engine.dispose()

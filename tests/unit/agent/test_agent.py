@@ -26,6 +26,7 @@ from gridtide.agent.agent import (
     NoAnswer,
     Question,
     Resources,
+    boot_report,
     check_address,
     find_outputs,
     forget_attempt,
@@ -121,6 +122,28 @@ def test_generic_builtins_and_unions_stay_in_annotations() -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and id(node) not in annotations:
             assert node.value.id not in {"dict", "list", "set", "tuple", "type"}, f"line {node.lineno}"
+
+
+# --- boot times
+
+
+def test_the_boot_report_leaves_out_what_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: 12.5}.__getitem__)
+    assert boot_report({}) == {"now": 12.5}
+    assert boot_report({"user_space": 1, "context": 2.5, "agent": 3.0, "else": 4}) == {
+        "user_space": 1.0,
+        "context": 2.5,
+        "agent": 3.0,
+        "now": 12.5,
+    }
+    nonsense = {"origin": "x", "user_space": None, "context": float("nan"), "agent": 10**400}
+    assert boot_report(nonsense) == {"now": 12.5}
+    assert boot_report({"user_space": [1.0], "context": {"a": 1}, "agent": float("inf")}) == {"now": 12.5}
+
+
+def test_a_machine_that_was_continued_counts_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: 12.5}.__getitem__)
+    assert boot_report({"origin": 12.0, "user_space": 0.0}) == {"user_space": 0.0, "now": 0.5}
 
 
 # --- names of files

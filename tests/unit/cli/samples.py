@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gridtide.control.api import Cycle, Explanation
 from gridtide.model.actions import Advance, Launch, Plan, Terminate
+from gridtide.model.boots import BootKey, BootTimes
 from gridtide.model.demand import DemandRow
 from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, QueueName, ShapeName, WorkerId, Zone
 from gridtide.model.machines import Quota
@@ -14,6 +17,7 @@ from gridtide.model.rules import CloudRules, GroupRules, QueuePolicy, SiteRules,
 from gridtide.model.snapshot import CloudView, QueueView, Snapshot
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.pilot.protocol import JobId, JobRecord, JobState, OutputFile, SubmissionRecord
+from gridtide.planning.eta import Eta, Known
 from gridtide.service import views
 from gridtide.store.ports import AccessToken, Event, Json, RecordedEvent, Role
 
@@ -102,8 +106,8 @@ def groups(wishes: Wishes | None = None) -> Json:
     return {"groups": [views.group(RULES.groups[GRID], wishes or Wishes(), [worker()], DEMAND)]}
 
 
-def workers(*some: Worker) -> Json:
-    return {"workers": [views.worker(one, now=NOW, why=BUSY) for one in some], "total": len(some)}
+def workers(*some: Worker, why: Reason = BUSY) -> Json:
+    return {"workers": [views.worker(one, now=NOW, why=why) for one in some], "total": len(some)}
 
 
 def plan(*, empty: bool = False) -> Json:
@@ -113,6 +117,14 @@ def plan(*, empty: bool = False) -> Json:
 def explanation() -> Json:
     history = [(NOW - 300, "recorded"), (NOW - 200, "the machine joined")]
     return views.explanation(Explanation("grid-k3v9q2ab", "joined, since 3 min", "it runs 1 job", history))
+
+
+def eta(**changes: object) -> Json:
+    """Of a site that is calm and has seen twelve boots of the kind."""
+    key = BootKey(LOCAL, SMALL.name, None)
+    times = BootTimes(12, 65.0, 95.5, NOW - 3600, 95.5)
+    calm = Eta(False, 0, LOCAL, SMALL.name, Known(key, times), 0.0, None)
+    return views.eta(RULES.groups[GRID], replace(calm, **changes))  # type: ignore[arg-type]
 
 
 def event(number: int = 1, text: str = "launched 2 workers") -> Json:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import WorkerState
 from tests.unit.cli import samples
@@ -22,7 +23,7 @@ def test_status_shows_groups_sources_and_reasons(ask: Run, service: FakeService)
     assert "torino" in text
     assert "3 waiting, 1 running, 2 done" in text
     (row,) = [line for line in lines(text) if line.startswith("grid")]
-    assert row.split()[:6] == ["grid", "1", "joined", "0", "8", "auto"]
+    assert row.split()[:7] == ["grid", "0", "1", "joined", "0", "8", "auto"]
     assert row.endswith("3 jobs wait and 1 worker is coming")
     assert any(line.split()[:3] == ["queue/pool/demand", "fresh", "2.0"] for line in lines(text))
     assert any(
@@ -44,6 +45,7 @@ def test_a_held_and_pinned_group_says_so(ask: Run, service: FakeService) -> None
         (("workers",), "/v1/workers", samples.workers(samples.worker())),
         (("plan",), "/v1/plan", samples.plan()),
         (("explain", "grid"), "/v1/explain/grid", samples.explanation()),
+        (("eta", "grid"), "/v1/groups/grid/eta", samples.eta()),
         (("events",), "/v1/events", {"events": [samples.event()], "next": 1}),
     ],
 )
@@ -99,6 +101,77 @@ def test_explain_tells_state_reason_and_history(ask: Run, service: FakeService) 
     assert rows[0] == "grid-k3v9q2ab: joined, since 3 min"
     assert rows[1] == "because it runs 1 job"
     assert [row.split("  ")[1] for row in rows[2:]] == ["recorded", "the machine joined"]
+
+
+BOOTS = "boots: 1 min 5 s in the middle, 1 min 36 s in 19 of 20 cases; from 12 boots"
+NEXT = "next machine: small on local"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {},
+            [
+                "about 1 min 5 s, in 19 of 20 cases at most 1 min 36 s",
+                NEXT,
+                f"{BOOTS} of this kind since 21:13:20",
+            ],
+        ),
+        ({"free": True}, ["at once: a worker is free", NEXT, f"{BOOTS} of this kind since 21:13:20"]),
+        ({"known": None}, ["not known yet: no such machine has joined before", NEXT]),
+        (
+            {"waiting": 3, "patience": 30.0},
+            [
+                "about 1 min 35 s, in 19 of 20 cases at most 2 min 6 s",
+                "3 jobs that it can run wait already and come first",
+                "30 s of it are the patience of the group's policy",
+                NEXT,
+                f"{BOOTS} of this kind since 21:13:20",
+            ],
+        ),
+        (
+            {"obstacle": Reason(Cause.AT_MAXIMUM, "8 of at most 8 workers\x1b[2J"), "known": None},
+            ["not known: no machine would be launched now (8 of at most 8 workers\\x1b[2J)", NEXT],
+        ),
+        (
+            {"obstacle": Reason(Cause.NO_SHAPE_FITS, "nothing to launch"), "known": None, "shape": None, "cloud": None},
+            ["not known: no machine would be launched now (nothing to launch)"],
+        ),
+    ],
+    ids=["known", "free", "not known", "with others", "obstacle", "nowhere"],
+)
+def test_eta_says_how_long_and_from_what(
+    ask: Run, service: FakeService, changes: dict[str, object], expected: list[str]
+) -> None:
+    service.on("GET", "/v1/groups/grid/eta", Answer(document=samples.eta(**changes)))
+    ran = ask("eta", "grid")
+    assert (ran.code, ran.stderr) == (0, "")
+    assert lines(ran.stdout) == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "image", "words"),
+    [
+        (None, "thin", "from 12 boots of this image, any shape, since 21:13:20"),
+        (None, None, "from 12 boots of whatever kind on local since 21:13:20"),
+    ],
+)
+def test_eta_names_boots_that_are_only_partly_alike(
+    ask: Run, service: FakeService, shape: str | None, image: str | None, words: str
+) -> None:
+    document = samples.eta()
+    assert isinstance(document, dict)
+    boot = document["boot"]
+    assert isinstance(boot, dict)
+    service.on(
+        "GET",
+        "/v1/groups/grid/eta",
+        Answer(document={**document, "image": "thin", "boot": {**boot, "shape": shape, "image": image}}),
+    )
+    rows = lines(ask("eta", "grid").stdout)
+    assert rows[1] == "next machine: small on local, image thin"
+    assert rows[2].endswith(words)
 
 
 def test_a_subject_cannot_lead_to_another_route(ask: Run, service: FakeService) -> None:

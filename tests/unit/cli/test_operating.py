@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gridtide.cli.exit_codes import ExitCode
+from gridtide.model.reasons import Cause, Reason
 from gridtide.model.workers import WorkerState
 from gridtide.store.ports import Json
 from tests.unit.cli import samples
@@ -179,3 +180,24 @@ def test_revoke(ask: Run, service: FakeService) -> None:
     service.on("DELETE", "/v1/tokens/ab12", Answer(204))
     assert "ab12" in ask("token", "revoke", "ab12").stdout
     assert ask("token", "revoke", "ab12", "--json").document == {"revoked": "ab12"}
+
+
+def test_drain_by_names_gives_up_what_is_lost(ask: Run, service: FakeService) -> None:
+    drained(service)
+    one, two = (samples.worker(str(name), WorkerState.DRAINING) for name in NAMES)
+    silent = Reason(Cause.SILENT, "not heard of for 700 s")
+    service.on(
+        "GET",
+        "/v1/workers",
+        Answer(document=samples.workers(one, two, why=silent)),
+        Answer(document=samples.workers(two, why=silent)),
+    )
+    ran = ask("drain", "--names", "grid-aaaaaaaa, grid-bbbbbbbb", "--wait", "--failures", "3", "--json")
+    assert ran.code == ExitCode.FAILED
+    assert ran.document == {"gone": ["grid-aaaaaaaa"], "given_up": {"grid-bbbbbbbb": "not heard of for 700 s"}}
+    assert service.asked[0].body == {"workers": NAMES, "force": False}
+
+
+def test_drain_of_nobody_is_wrong_usage(ask: Run, service: FakeService) -> None:
+    ran = ask("drain")
+    assert (ran.code, service.asked) == (ExitCode.USAGE, [])

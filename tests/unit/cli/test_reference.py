@@ -30,7 +30,7 @@ def commands() -> Iterator[tuple[str, object]]:
 def sections() -> dict[str, str]:
     """Heading -> text of commands.md."""
     text = (REFERENCE / "commands.md").read_text(encoding="utf-8")
-    parts = re.split(r"^### `gridtide ([a-z ]+)", text, flags=re.MULTILINE)
+    parts = re.split(r"^### `gridtide ([a-z -]+)", text, flags=re.MULTILINE)
     return {name.strip(): body for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
@@ -49,7 +49,7 @@ def test_every_command_is_documented_and_no_other() -> None:
 def test_every_option_is_documented_and_no_other() -> None:
     text = sections()
     for name, command in commands():
-        written = set(re.findall(r"`(--[a-z-]+)", text[name]))
+        written = set(re.findall(r"`(--[a-z0-9-]+)", text[name]))
         assert written - set(COMMON) == options(command) - set(COMMON), name
 
 

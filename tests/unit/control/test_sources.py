@@ -11,7 +11,7 @@ import pytest
 
 from gridtide.clock import LoopClock
 from gridtide.control.sources import CONFIRM_AFTER, Rhythm, Source
-from gridtide.errors import CloudUnavailable, Throttled
+from gridtide.errors import CloudUnavailable, QueueNotReady, Throttled
 from gridtide.model.readings import Fresh, Missing, Reading, Stale, Unconfirmed
 from gridtide.sim import virtual_time
 
@@ -155,6 +155,17 @@ async def test_retry_after_is_honoured(peer: Peer) -> None:
     await peer.read()
     peer.source.ask()
     assert peer.source.due() - peer.clock.now() >= 89.9
+
+
+@on_virtual_time
+async def test_a_queue_that_is_not_ready_is_asked_when_it_said(peer: Peer) -> None:
+    peer.says = QueueNotReady("just started", ask_again=2.0)
+    for _ in range(5):
+        await peer.read()
+        assert peer.source.due() - peer.clock.now() == pytest.approx(2.0), "no backoff: it is no fault"
+    peer.says = CloudUnavailable("500")
+    await peer.read()
+    assert peer.source.due() - peer.clock.now() <= 0.5, "nor do these count as failures before"
 
 
 @on_virtual_time

@@ -52,11 +52,11 @@ def test_defaults_of_the_rules() -> None:
     assert rules.PerJobPolicy().idle_for == 300.0
     assert rules.Wishes() == rules.Wishes(None, None, None, hold=False, closing=False)
     assert rules.SiteRules("s", {}, {}, ()).warmup == 60.0
-    assert rules.GroupRules.__dataclass_fields__["join_deadline"].default == 600.0
+    assert rules.GroupRules.__dataclass_fields__["join_deadline"].default is None
     assert rules.GroupRules.__dataclass_fields__["lease"].default == 600.0
     assert machines.Quota() == machines.Quota(cores=None, memory=None, machines=None)
     assert Shape(ShapeName("s"), Resources(1)).price == 0.0
-    assert actions.Plan() == actions.Plan((), {}, {}, {}, {}, None)
+    assert actions.Plan() == actions.Plan((), {}, {}, {}, {}, None, {})
     assert snapshot.GroupMemory().waiting_since is None
 
 

@@ -179,6 +179,14 @@ def test_signs_of_life_forbid_to_give_up_a_booting_worker(machines: list[Machine
     assert idle_node.actions() != ()
 
 
+@pytest.mark.parametrize(("led", "late"), [(59.9, False), (60.0, True), (5000.0, True)])
+def test_a_machine_may_come_back_after_a_time_without_a_controller(led: float, late: bool) -> None:
+    waiting = world(booting(NOW - 700)).but(started=NOW - led)
+    assert ("failed" in str(brief(waiting.actions()))) is late
+    unwanted = world(worker(state=S.BOOTING, since=NOW - 700, group_name="old")).but(started=NOW - led)
+    assert brief(unwanted.actions()) == ["terminate w1 booting withdrawn"]
+
+
 def test_a_booting_worker_that_is_not_listed_stays() -> None:
     unlisted = world(booting(), machines=[])
     assert unlisted.actions() == ()

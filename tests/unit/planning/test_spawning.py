@@ -11,7 +11,7 @@ from gridtide.model.readings import Missing
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import WorkerState
-from gridtide.planning.spawning import plan_spawn
+from gridtide.planning.spawning import plan_resume, plan_spawn
 from tests.unit.planning.worlds import GRID, NOW, World, group, machine, site, stale, worker
 
 
@@ -60,3 +60,18 @@ def test_workers_that_exist_count() -> None:
 def test_an_unknown_group() -> None:
     with pytest.raises(KeyError):
         plan_spawn(World().snapshot(), site(), GroupName("other"))
+
+
+def test_as_many_as_asked_for_or_as_there_is_room_for() -> None:
+    world = World(rules=site(group(maximum=4)))
+    for asked, made in ((2, 2), (100, 4)):
+        launches, why = plan_resume(world.snapshot(), world.rules, GRID, asked)
+        assert sum(launch.count for launch in launches) == made
+        assert not any(launch.single_use for launch in launches)
+    assert why.cause is Cause.AT_MAXIMUM
+
+
+def test_nothing_is_resumed_while_an_operator_holds_the_group() -> None:
+    world = World(wishes=Wishes(hold=True))
+    held = Reason(Cause.HELD, "an operator holds group grid")
+    assert plan_resume(world.snapshot(), world.rules, GRID, 1) == ([], held)

@@ -48,8 +48,9 @@ def group(
     maximum: int = 10,
     policy: Policy | None = None,
     queue: str = "pool",
-    join_deadline: float = 600.0,
+    join_deadline: float | None = 600.0,
     generation: str = "g1",
+    share: float = 1.0,
 ) -> GroupRules:
     return GroupRules(
         name=GroupName(name),
@@ -61,6 +62,7 @@ def group(
         maximum=maximum,
         policy=policy if policy is not None else QueuePolicy(),
         join_deadline=join_deadline,
+        share=share,
     )
 
 

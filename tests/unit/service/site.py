@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from gridtide.control.api import AliveAnswer, Cycle, Explanation, JoinAnswer
 from gridtide.errors import AccessDenied, Conflict, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.actions import Drain, Launch, Plan
+from gridtide.model.boots import Boot, BootKey, BootReport, BootTimes
 from gridtide.model.demand import Attribute, DemandRow, Node, NodeState
 from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, QueueName, ShapeName, WorkerId, Zone
 from gridtide.model.machines import Machine, MachineState, Quota
@@ -130,6 +131,11 @@ class MemoryControl:
         self.calls: list[str] = []
         self.lease: Lease | None = None
         self.secrets: dict[WorkerId, bytes] = {}
+        self.boot_times: dict[BootKey, BootTimes] = {}
+        self.reports: list[BootReport | None] = []
+        self.boot: Boot | None = None
+        """What the next join is said to have taken."""
+        self.orders = JoinOrders("pilot", {"a": "b"}, {"password": "hush"})
         self.checked = 0
         self.order = Order.CONTINUE
         self.reload_error: SiteFileError | None = None
@@ -158,8 +164,14 @@ class MemoryControl:
         return cycle(self.workers)
 
     async def join(
-        self, worker: WorkerId, join_secret: str, worker_secret: str, host: Mapping[str, Attribute]
+        self,
+        worker: WorkerId,
+        join_secret: str,
+        worker_secret: str,
+        host: Mapping[str, Attribute],
+        report: BootReport | None = None,
     ) -> JoinAnswer:
+        self.reports.append(report)
         joined = await self.store.join(
             self.held,
             worker,
@@ -168,11 +180,12 @@ class MemoryControl:
             now=self.clock.now(),
             host=host,
             reason=Reason(Cause.JOINED, "it joined"),
+            boot=self.boot,
         )
         self.workers[worker] = joined
         if self.pilot is not None:
             await self.pilot.admit(worker, joined.group, host, single_use=joined.single_use)
-        return JoinAnswer(joined, 600.0, 10.0, JoinOrders("pilot", {"a": "b"}, {"password": "hush"}))
+        return JoinAnswer(joined, 600.0, 10.0, self.orders, self.boot)
 
     async def check_worker(self, worker: WorkerId, secret: str) -> None:
         self.checked += 1
@@ -213,6 +226,21 @@ class MemoryControl:
         if subject not in self.workers and subject not in self.rules.groups:
             raise NotFound(f"there is no {subject}")
         return Explanation(subject, "joined", "it runs a job", [(NOW - 5, "joined")])
+
+    async def context(self, worker: WorkerId, join_secret: str, reader: str) -> bytes:
+        await self.store.read_context(
+            self.held,
+            worker,
+            join_digest=digest_of(join_secret),
+            reader_digest=digest_of(reader),
+            now=self.clock.now(),
+        )
+        return b'{"scripts": []}'
+
+    async def console(self, worker: WorkerId, *, most: int) -> bytes:
+        if worker not in self.workers:
+            raise NotFound(f"no worker is called {worker}")
+        return b"\x1b[2J[    0.000000] Linux\r\ngridtide: up\n"[-most:]
 
     async def close_site(self, *, actor: str) -> None:
         self.calls.append(f"close {actor}")
@@ -273,8 +301,9 @@ class Site:
     def as_worker(self, name: str = "grid-1") -> httpx.AsyncClient:
         return self.client(self.worker_tokens[name])
 
-    async def join(self, name: str = "grid-1") -> httpx.Response:
-        body = {"worker_token": self.worker_tokens[name], "host": {"Cpus": 2, "Arch": "X86_64"}, "agent": "0.1.0"}
+    async def join(self, name: str = "grid-1", **more: object) -> httpx.Response:
+        host = {"Cpus": 2, "Arch": "X86_64"}
+        body = {"worker_token": self.worker_tokens[name], "host": host, "agent": "0.1.0", **more}
         async with self.client(self.join_tokens[name]) as client:
             return await client.post("/v1/worker/join", json=body)
 

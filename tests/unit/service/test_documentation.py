@@ -8,6 +8,8 @@ from pathlib import Path
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
+from gridtide.model.boots import Boot, BootKey, Phase
+from gridtide.model.ids import CloudName, ShapeName, WorkerId
 from gridtide.pilot.protocol import JobState
 from gridtide.service.metrics import Metrics, SiteFigures, site_metrics
 from gridtide.service.roles import MAY, ROUTES, Audience
@@ -68,6 +70,8 @@ def test_the_metrics_page_lists_every_metric_with_its_labels() -> None:
     )
     metrics = Metrics()
     metrics.observe("GET /metrics", 200, 0.1)
+    key = BootKey(CloudName("local"), ShapeName("small"), "thin")
+    metrics.observe_boot(Boot(WorkerId("grid-1"), key, NOW, 3.0, {Phase.CLOUD: 1.0, Phase.JOIN: 2.0}))
     found: dict[str, set[str]] = {}
     assert isinstance(metrics.registry, CollectorRegistry)
     for family in [*site_metrics(figures), *metrics.registry.collect()]:

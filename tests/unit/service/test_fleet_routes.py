@@ -6,17 +6,22 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gridtide.control.api import Cycle
 from gridtide.errors import SiteFileError, StoreUnavailable
-from gridtide.model.ids import GroupName, WorkerId
+from gridtide.model.boots import BootKey, BootTimes
+from gridtide.model.ids import CloudName, GroupName, QueueName, WorkerId
+from gridtide.model.readings import Fresh
 from gridtide.model.rules import Wishes
+from gridtide.model.snapshot import CloudView, QueueView
 from gridtide.service.app import make_app
 from gridtide.service.settings import ServiceSettings
 from gridtide.store.ports import Lease, Role
-from tests.unit.service.site import GROUP, NOW, Site, make_site
+from tests.unit.service.site import GROUP, NOW, SHAPE, Site, cycle, make_site, worker
 
 
 async def test_status_shows_groups_sources_and_the_cycle(site: Site) -> None:
@@ -69,6 +74,56 @@ async def test_queues_clouds_and_plan(site: Site) -> None:
     ]
     assert plan["actions"][0]["count"] == 2
     assert plan["look_again"] is None, "infinity is not JSON"
+
+
+async def test_eta_tells_from_which_boots_it_comes(site: Site) -> None:
+    key = BootKey(CloudName("local"), SHAPE.name, None)
+    site.control.boot_times[key] = BootTimes(12, 6.0, 9.5, NOW - 500, 9.5)
+    site.control.cycle = calm_cycle(site)
+    async with site.as_role(Role.VIEWER) as viewer:
+        found = (await viewer.get("/v1/groups/grid/eta")).json()
+    assert found == {
+        "group": "grid",
+        "free": False,
+        "waiting": 0,
+        "seconds": {"median": 6.0, "p95": 9.5},
+        "cloud": "local",
+        "shape": "small",
+        "image": None,
+        "policy_waits": 0.0,
+        "boot": {"count": 12, "since": NOW - 500, "median": 6.0, "p95": 9.5, "shape": "small", "image": None},
+        "obstacle": None,
+    }
+
+
+async def test_eta_counts_the_workers_of_this_moment(site: Site) -> None:
+    site.control.cycle = calm_cycle(site)
+    for number in range(8):
+        site.control.workers[WorkerId(f"more-{number}")] = worker(f"more-{number}")
+    async with site.as_role(Role.VIEWER) as viewer:
+        found = (await viewer.get("/v1/groups/grid/eta")).json()
+    assert (found["seconds"], found["boot"]) == (None, None)
+    assert found["obstacle"] == {"cause": "at-maximum", "text": "group grid: 10 of at most 8 workers exist or start"}
+
+
+async def test_eta_says_what_it_cannot_know(site: Site) -> None:
+    async with site.as_role(Role.VIEWER) as viewer:
+        doubtful = (await viewer.get("/v1/groups/grid/eta")).json()
+        unknown = await viewer.get("/v1/groups/gird/eta")
+        site.control.cycle = None
+        early = await viewer.get("/v1/groups/grid/eta")
+    assert (doubtful["free"], doubtful["seconds"], doubtful["waiting"]) == (False, None, 2)
+    assert doubtful["obstacle"] == {"cause": "no-evidence", "text": "queue pilot, nodes: 503"}
+    assert (unknown.status_code, unknown.json()["error"]["remedy"]) == (404, "groups are grid")
+    assert early.status_code == 409
+
+
+def calm_cycle(site: Site) -> Cycle:
+    """Everything was read just now, nothing waits, nothing runs."""
+    before = cycle(site.control.workers)
+    queues = {QueueName("pilot"): QueueView(Fresh((), NOW - 2, NOW - 1), Fresh((), NOW - 2, NOW - 1))}
+    clouds = {CloudName("local"): CloudView(Fresh((), NOW - 2, NOW - 1), Fresh((SHAPE,), NOW - 2, NOW - 1))}
+    return replace(before, snapshot=replace(before.snapshot, queues=queues, clouds=clouds))
 
 
 async def test_before_the_first_cycle_nothing_is_made_up(site: Site) -> None:

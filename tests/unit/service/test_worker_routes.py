@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import math
 from pathlib import Path
 
-from gridtide.model.ids import QueueName, WorkerId
+import pytest
+
+from gridtide.agent.agent import BatchOrders
+from gridtide.model.boots import Boot, BootKey, BootReport, Phase
+from gridtide.model.ids import CloudName, QueueName, ShapeName, WorkerId
 from gridtide.model.workers import WorkerState
 from gridtide.pilot.protocol import JobId, JobState, Order
+from gridtide.queues.protocol import Batch, JoinOrders, OrderedFile, OrderedService
 from gridtide.service.settings import ServiceSettings
 from gridtide.service.state import Service
 from gridtide.store.ports import Role
-from tests.unit.service.site import Site, make_site
+from tests.unit.service.site import NOW, Site, make_site
 
 FREE = {"cores": 2, "memory": 2048, "disk": 4096, "gpus": 0}
 END = {
@@ -57,6 +63,122 @@ async def test_join_trades_the_token_and_may_be_repeated_with_the_same_pair(site
     }
     assert site.control.workers[WorkerId("grid-1")].state is WorkerState.JOINED
     assert await site.control.store.host(WorkerId("grid-1")) == {"Cpus": 2, "Arch": "X86_64"}
+
+
+async def test_a_batch_node_is_told_all_that_it_needs(site: Site) -> None:
+    file = OrderedFile("/etc/pool/token", "SECRET", owner="condor")
+    service = OrderedService("master", ("/usr/sbin/condor_master", "-f"), {"CONDOR_CONFIG": "/etc/pool/config"})
+    site.control.orders = JoinOrders(
+        "batch",
+        batch=Batch(
+            files=(file, OrderedFile("/etc/pool/config", "A = 1\n", mode=0o644)),
+            prepare=(("/bin/mkdir", "-p", "/run/pool"),),
+            services=(service,),
+            busy=("condor_starter",),
+            drain=("/bin/drain",),
+            resume=("/bin/resume", "now"),
+        ),
+    )
+    told = (await site.join()).json()["queue"]
+    assert told == {
+        "kind": "batch",
+        "settings": {},
+        "secrets": {},
+        "batch": {
+            "files": [
+                {"path": "/etc/pool/token", "content": "SECRET", "mode": "0600", "owner": "condor"},
+                {"path": "/etc/pool/config", "content": "A = 1\n", "mode": "0644", "owner": "root"},
+            ],
+            "prepare": [["/bin/mkdir", "-p", "/run/pool"]],
+            "services": [
+                {
+                    "name": "master",
+                    "command": ["/usr/sbin/condor_master", "-f"],
+                    "environment": {"CONDOR_CONFIG": "/etc/pool/config"},
+                }
+            ],
+            "busy": ["condor_starter"],
+            "drain": ["/bin/drain"],
+            "resume": ["/bin/resume", "now"],
+        },
+    }
+    read = BatchOrders.from_json(told["batch"])
+    assert [(one.path, one.content, one.mode, one.owner) for one in read.files] == [
+        ("/etc/pool/token", b"SECRET", 0o600, "condor"),
+        ("/etc/pool/config", b"A = 1\n", 0o644, "root"),
+    ]
+    assert (read.prepare, read.busy, read.drain, read.resume) == (
+        told["batch"]["prepare"],
+        ["condor_starter"],
+        ["/bin/drain"],
+        ["/bin/resume", "now"],
+    )
+    assert (read.services[0].name, tuple(read.services[0].command)) == ("master", service.command)
+    assert read.services[0].environment == dict(service.environment)
+
+
+async def test_jobs_of_a_batch_system_are_counted_and_no_matter_of_the_pilot_queue(tmp_path: Path) -> None:
+    site = await make_site(tmp_path, settings=ServiceSettings("torino", pilot_queues=frozenset()))
+    await site.join()
+    jobs = [{"job": "condor_starter 4194304", "attempt": 1}, {"job": "slurmstepd 812", "attempt": 1}]
+    async with site.as_worker() as agent:
+        answer = await agent.post("/v1/worker/alive", json={"load": 0.5, "running": jobs, "draining": False})
+    assert (answer.status_code, answer.json()["order"], answer.json()["cancel"]) == (200, "continue", [])
+    assert "alive grid-1 0.5 2 False" in site.control.calls
+
+
+async def test_a_pilot_lists_no_processes(site: Site) -> None:
+    await site.join()
+    body = {"load": 0, "running": [{"job": "condor_starter 812", "attempt": 1}], "draining": False}
+    async with site.as_worker() as agent:
+        assert (await agent.post("/v1/worker/alive", json=body)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("boot", "report"),
+    [
+        (None, None),
+        ({}, BootReport()),
+        ({"user_space": 1, "context": 2.5, "agent": 3, "now": 4.25}, BootReport(1.0, 2.5, 3.0, 4.25)),
+        ({"user_space": None, "now": 4.25, "else": "x"}, BootReport(now=4.25)),
+        ({"user_space": -3, "now": -0.5}, BootReport(user_space=-3.0, now=-0.5)),
+        ({"now": 10**400}, BootReport(now=math.inf)),
+    ],
+    ids=["none", "empty", "whole", "in part", "before the kernel", "for ever"],
+)
+async def test_a_machine_with_whatever_clock_joins(
+    site: Site, boot: dict[str, object] | None, report: BootReport | None
+) -> None:
+    assert (await site.join(boot=boot)).status_code == 200
+    assert site.control.reports == [report]
+
+
+@pytest.mark.parametrize("boot", [[], "soon", 3, {"now": "4.25"}, {"context": True}, {"agent": [1]}])
+async def test_boot_times_of_the_wrong_type_are_refused_by_name(site: Site, boot: object) -> None:
+    answer = await site.join(boot=boot)
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (400, "InvalidRequest")
+    assert answer.json()["error"]["where"].startswith("body.boot")
+    assert site.control.reports == []
+
+
+async def test_a_boot_is_shown_and_counted_once(site: Site) -> None:
+    phases = {Phase.CLOUD: 0.5, Phase.USER_SPACE: 4.0, Phase.JOIN: 2.0}
+    key = BootKey(CloudName("local"), ShapeName("small"), "thin")
+    site.control.boot = Boot(WorkerId("grid-1"), key, NOW, 6.5, phases)
+    await site.join()
+    site.control.boot = None
+    await site.join()
+    async with site.as_role(Role.VIEWER) as viewer:
+        one = (await viewer.get("/v1/workers/grid-1")).json()
+        other = (await viewer.get("/v1/workers/grid-2")).json()
+        metrics = (await viewer.get("/metrics")).text.splitlines()
+    assert one["boot"] == {"seconds": 6.5, "phases": {"cloud": 0.5, "user space": 4.0, "join": 2.0}}
+    assert other["boot"] is None
+    assert 'gridtide_boot_seconds_sum{cloud="local",image="thin"} 6.5' in metrics
+    assert 'gridtide_boot_seconds_count{cloud="local",image="thin"} 1.0' in metrics
+    assert 'gridtide_boot_seconds_bucket{cloud="local",image="thin",le="5.0"} 0.0' in metrics
+    assert 'gridtide_boot_seconds_bucket{cloud="local",image="thin",le="10.0"} 1.0' in metrics
+    assert 'gridtide_boot_phase_seconds_total{cloud="local",image="thin",phase="user space"} 4.0' in metrics
 
 
 async def test_a_spent_join_token_with_another_worker_token_is_401(site: Site) -> None:

@@ -1,6 +1,6 @@
-"""The tables of docs/reference/site-file.md, made from the models.
+"""The tables of docs/reference/site-file.md and images.md, made from the models.
 
-``python -m tests.unit.site.reference`` writes them into the page; a test fails when they differ from it.
+``python -m tests.unit.site.reference`` writes them into the pages; a test fails when they differ.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gridtide.images.recipe import Recipe, RecipeFile
 from gridtide.site.base import needs_restart
+from gridtide.site.context import GroupContextSettings
 from gridtide.site.drivers import (
     AliEC2QueueSettings,
     PilotQueueSettings,
@@ -20,9 +22,14 @@ from gridtide.site.drivers import (
     QuotaSettings,
     ShapeSettings,
 )
+from gridtide.site.ec2 import Ec2CloudSettings, Ec2RateSettings, Ec2RatesSettings, Ec2ShapeSettings
+from gridtide.site.htcondor import HTCondorQueueSettings
 from gridtide.site.loader import SECTIONS
-from gridtide.site.models import AliEC2Settings, CertificateFiles, ContextSettings, GroupSettings
+from gridtide.site.models import AliEC2Settings, CertificateFiles, GroupSettings
+from gridtide.site.openstack import OpenstackCloudSettings, OpenstackShapeSettings, OpenstackVolumeSettings
 from gridtide.site.policies import POLICIES
+from gridtide.site.qemu import QemuCloudSettings
+from gridtide.site.slurm import SlurmQueueSettings
 
 PAGE = Path(__file__).parents[3] / "docs/reference/site-file.md"
 
@@ -32,14 +39,27 @@ MODELS: dict[str, type[BaseModel]] = {
     "service.aliec2": AliEC2Settings,
     "queues: pilot": PilotQueueSettings,
     "queues: aliec2": AliEC2QueueSettings,
+    "queues: slurm": SlurmQueueSettings,
+    "queues: htcondor": HTCondorQueueSettings,
     "clouds: process": ProcessCloudSettings,
+    "clouds: qemu": QemuCloudSettings,
+    "clouds: ec2": Ec2CloudSettings,
+    "clouds: ec2 shapes": Ec2ShapeSettings,
+    "clouds: ec2 rates": Ec2RatesSettings,
+    "clouds: ec2 rate": Ec2RateSettings,
+    "clouds: openstack": OpenstackCloudSettings,
+    "clouds: openstack shapes": OpenstackShapeSettings,
+    "clouds: openstack volume": OpenstackVolumeSettings,
     "clouds: quota": QuotaSettings,
     "clouds: shapes": ShapeSettings,
     "groups": GroupSettings,
-    "groups.context": ContextSettings,
+    "groups.context": GroupContextSettings,
     **{f"policy: {name}": model for name, model in POLICIES.models().items()},
 }
 """Every model, by the name of its table in the page."""
+
+IMAGES = Path(__file__).parents[3] / "docs/reference/images.md"
+RECIPES: dict[str, type[BaseModel]] = {"recipe": Recipe, "recipe: files": RecipeFile}
 
 
 def table_of(model: type[BaseModel]) -> str:
@@ -61,8 +81,13 @@ def as_written(default: object) -> str:
     if isinstance(default, Path):
         return f'`"{default}"`'
     if isinstance(default, dict):
-        return "`{ " + ", ".join(f'{key} = "{value}"' for key, value in default.items()) + " }`" if default else "`{}`"
+        pairs = ", ".join(f"{key} = {_quoted(value)}" for key, value in default.items())
+        return f"`{{ {pairs} }}`" if pairs else "`{}`"
     return f"`{json.dumps(default)}`"
+
+
+def _quoted(value: object) -> str:
+    return str(value) if isinstance(value, int | float) else f'"{value}"'
 
 
 def type_of(schema: dict[str, Any]) -> str:
@@ -89,13 +114,14 @@ def block(name: str) -> re.Pattern[str]:
     return re.compile(rf"(<!-- keys of {re.escape(name)} -->\n)(.*?)(\n<!-- end -->)", re.DOTALL)
 
 
-def with_tables(page: str) -> str:
+def with_tables(page: str, models: dict[str, type[BaseModel]] = MODELS) -> str:
     """The page with its tables renewed."""
-    for name, model in MODELS.items():
+    for name, model in models.items():
         table = table_of(model)
         page = block(name).sub(lambda found, table=table: found[1] + table + found[3], page)  # type: ignore[misc]
     return page
 
 
 if __name__ == "__main__":
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, models in ((PAGE, MODELS), (IMAGES, RECIPES)):
+        path.write_text(with_tables(path.read_text(encoding="utf-8"), models), encoding="utf-8")

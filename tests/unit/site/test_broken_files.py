@@ -165,8 +165,8 @@ CASES = [
     # queues.NAME and clouds.NAME
     Broken("no type", small('[queues.jobs]\ntype = "pilot"', "[queues.jobs] #<"), "queues.jobs.type", "pilot"),
     Broken("misspelt type", small('"pilot"', '"pilots" #<'), "queues.jobs.type", "'pilot'"),
-    Broken("unknown type", small('"process"', '"abacus" #<'), "clouds.local.type", "known: process"),
-    Broken("type is a number", small('"process"', "3 #<"), "clouds.local.type", '"process"'),
+    Broken("unknown type", small('"process"', '"abacus" #<'), "clouds.local.type", "known: ec2, "),
+    Broken("type is a number", small('"process"', "3 #<"), "clouds.local.type", '"ec2"'),
     Broken("second pilot queue", with_section("queues.more", 'type = "pilot" #<'), "queues.more.type", "any number"),
     Broken("name of a queue", small("[queues.jobs]", "[queues.Jobs_1] #<"), "queues.Jobs_1", "'jobs-1'"),
     Broken("unknown key of a driver", queue("maximum_loses = 3 #<"), "queues.jobs.maximum_loses", "'maximum_losses'"),

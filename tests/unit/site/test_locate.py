@@ -37,7 +37,7 @@ class Document:
         self.names += 1
         bare = self.draw(st.booleans())
         letters = self.draw(st.text(BARE if bare else TRICKY.replace("\n", ""), max_size=4))
-        return f"{letters}{self.names}"
+        return f"{letters}-{self.names}"  # without the hyphen "1" and 1 would be the same as "" and 11
 
     def put_name(self, name: str) -> None:
         styles = [json.dumps(name), json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")]

@@ -18,7 +18,7 @@ from gridtide.site.registry import CLOUDS, QUEUES
 from gridtide.site.schema import schema
 
 from .conftest import Write
-from .reference import MODELS, PAGE, block, table_of, with_tables
+from .reference import IMAGES, MODELS, PAGE, RECIPES, block, table_of, with_tables
 from .texts import CLOUD, GROUP, QUEUE, SITE
 
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -32,12 +32,14 @@ def built_in(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
         yield from built_in(one)
 
 
+ABSTRACT = {"Typed", "QueueSettings", "CloudSettings", "LocalCloudSettings", "PolicySettings"}
+
+
 def test_every_key_of_every_model_is_described() -> None:
     seen = 0
     for model in set(built_in(SiteModel)):
         for key, field in model.model_fields.items():
-            if (model.__name__, key) not in {("Typed", "type"), ("QueueSettings", "type"), ("CloudSettings", "type"),
-                                             ("PolicySettings", "type")}:  # fmt: skip
+            if not (model.__name__ in ABSTRACT and key == "type"):
                 assert field.description, f"{model.__name__}.{key} has no description"
                 seen += 1
     assert seen > 60
@@ -52,12 +54,18 @@ def test_the_page_has_the_table_of_every_model(name: str) -> None:
 
 def test_the_page_has_no_other_tables() -> None:
     assert with_tables(TEXT) == TEXT
+
+
+def test_the_tables_of_recipes_are_those_of_the_code() -> None:
+    text = IMAGES.read_text(encoding="utf-8")
+    assert with_tables(text, RECIPES) == text
     assert sorted(re.findall(r"<!-- keys of (.*?) -->", TEXT)) == sorted(MODELS)
 
 
 def test_no_model_is_forgotten() -> None:
-    abstract = {"Typed", "QueueSettings", "CloudSettings", "PolicySettings", "ProcessQuotaSettings"}
-    assert {model.__name__ for model in built_in(SiteModel)} - abstract == {model.__name__ for model in MODELS.values()}
+    assert {model.__name__ for model in built_in(SiteModel)} - ABSTRACT - {"ProcessQuotaSettings"} == {
+        model.__name__ for model in MODELS.values()
+    }
 
 
 EXAMPLES = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)

@@ -16,9 +16,10 @@ from gridtide.model.ids import CloudName, GroupName, QueueName, ShapeName
 from gridtide.model.machines import Quota
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import CloudRules, FixedPolicy, PerJobPolicy, Policy, QueuePolicy
+from gridtide.site.base import is_loopback
 from gridtide.site.drivers import PilotQueueSettings, ProcessCloudSettings
 from gridtide.site.loader import load
-from gridtide.site.models import CertificateFiles, GroupSettings, Listen, ServiceSettings, StoreSettings, is_loopback
+from gridtide.site.models import CertificateFiles, GroupSettings, Listen, ServiceSettings, StoreSettings
 from gridtide.site.policies import FixedPolicySettings
 
 from .conftest import Read, Write
@@ -45,7 +46,7 @@ def test_the_smallest_site_has_safe_defaults(read: Read, tmp_path: Path) -> None
     assert cloud.shape_values()[1] == Shape(ShapeName("2core"), Resources(2, 2048, 4096), 0.0)
     assert [shape.name for shape in cloud.shape_values()] == ["1core", "2core", "4core"]
     group = site.groups[WORKERS]
-    assert (group.minimum, group.join_deadline, group.lease, group.heartbeat) == (0, 600.0, 600.0, 10.0)
+    assert (group.minimum, group.join_deadline, group.lease, group.heartbeat) == (0, None, 600.0, 10.0)
 
 
 def test_the_planner_gets_it_all(read: Read) -> None:

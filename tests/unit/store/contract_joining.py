@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from gridtide.errors import AccessDenied, Conflict
+from gridtide.errors import AccessDenied, Conflict, LeaseLost
 from gridtide.model.ids import WorkerId
 from gridtide.model.workers import MAY_JOIN, Worker, WorkerState
 from gridtide.store.ports import (
@@ -21,12 +21,14 @@ from tests.unit.store.values import (
     JOINED,
     NOW,
     S,
+    boot,
     digest,
     everything,
     join,
     lead,
     led_with,
     step,
+    way_to,
     worker,
 )
 
@@ -55,6 +57,57 @@ async def test_the_same_pair_gives_the_same_answer(store: FleetStore) -> None:
     drain = step(joined, S.DRAINING)
     await store.commit(lease, [drain])
     assert await join(store, lease) == drain.worker
+
+
+@pytest.mark.parametrize("image", ["thin", None])
+async def test_a_boot_is_kept_with_its_join(store: FleetStore, image: str | None) -> None:
+    lease, _ = await led_with(store, S.BOOTING)
+    assert (await store.boot(A), list(await store.boots(limit=9))) == (None, [])
+    took = boot(image=image)
+    await join(store, lease, took=took)
+    assert await store.boot(A) == took
+    assert list(await store.boots(limit=9)) == [took]
+    # A repeated request changes nothing, whatever is said of it.
+    await join(store, lease, took=boot(joined=NOW + 99))
+    assert list(await store.boots(limit=9)) == [took]
+
+
+async def test_a_refused_join_leaves_no_boot(store: FleetStore) -> None:
+    lease, _ = await led_with(store, S.BOOTING)
+    with pytest.raises(AccessDenied):
+        await join(store, lease, key="wrong", took=boot())
+    with pytest.raises(AccessDenied):
+        await join(store, lease, now=NOW + 601, took=boot())
+    assert await store.boot(A) is None
+    await store.release_lease(lease)
+    with pytest.raises(LeaseLost):
+        await join(store, lease, took=boot())
+    assert list(await store.boots(limit=9)) == []
+
+
+async def test_a_join_that_says_nothing_of_its_boot_keeps_none(store: FleetStore) -> None:
+    lease, _ = await led_with(store, S.BOOTING)
+    await join(store, lease)
+    assert (await store.boot(A), list(await store.boots(limit=9))) == (None, [])
+
+
+async def test_the_latest_boots_come_oldest_first(store: FleetStore) -> None:
+    lease = await lead(store)
+    ends = {"grid-a": 30.0, "grid-b": 10.0, "grid-c": 20.0, "grid-d": 20.0}
+    for name, end in ends.items():
+        await store.commit(lease, way_to(S.BOOTING, worker(name)))
+        await join(store, lease, name=name, took=boot(name, joined=NOW + end))
+    assert [each.worker for each in await store.boots(limit=9)] == ["grid-b", "grid-c", "grid-d", "grid-a"]
+    assert [each.worker for each in await store.boots(limit=2)] == ["grid-d", "grid-a"]
+    # They outlive their workers: the next ones boot as long.
+    present = await store.worker(A)
+    assert present is not None
+    for state in (S.FAILED, S.TERMINATING, S.GONE):
+        change = step(present, state)
+        await store.commit(lease, [change])
+        present = change.worker
+    assert await store.boot(A) == boot("grid-a", joined=NOW + 30)
+    assert len(await store.boots(limit=9)) == 4
 
 
 async def test_of_many_that_join_at_once_one_does(store: FleetStore) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from gridtide.errors import GridtideError
-from gridtide.model.ids import GroupName, MachineId, WorkerId
+from gridtide.model.boots import Boot, BootKey, Phase
+from gridtide.model.ids import CloudName, GroupName, MachineId, ShapeName, WorkerId
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import WorkerState
@@ -81,6 +82,8 @@ async def _picture(store: FleetStore) -> list[object]:
         list(await store.events(newest=True, limit=5)),
         list(await store.events(subject="grid-a", limit=3)),
         list(await store.tokens()),
+        list(await store.boots(limit=2)),
+        [await store.boot(name) for name in every],
         [(await store.worker(name), await store.worker_token(name), await store.host(name)) for name in every],
     ]
 
@@ -176,8 +179,26 @@ class Twins(RuleBasedStateMachine):
         self.both(lambda store: store.commit(self.leases[-1], changes))
 
     @precondition(lambda self: self.leases)
-    @rule(name=names, mine=digests, token=digests, host=st.dictionaries(words, words | st.floats() | st.booleans()))
-    def join(self, name: str, mine: bytes, token: bytes, host: dict[str, str | float | bool]) -> None:
+    @rule(
+        name=names,
+        mine=digests,
+        token=digests,
+        host=st.dictionaries(words, words | st.floats() | st.booleans()),
+        image=st.none() | words,
+        phases=st.none() | st.dictionaries(st.sampled_from(Phase), st.floats(0, 1e6)),
+    )
+    def join(
+        self,
+        name: str,
+        mine: bytes,
+        token: bytes,
+        host: dict[str, str | float | bool],
+        image: str | None,
+        phases: dict[Phase, float] | None,
+    ) -> None:
+        key = BootKey(CloudName("private"), ShapeName("small"), image)
+        took = sum((phases or {}).values())
+        boot = None if phases is None else Boot(WorkerId(name), key, self.now, took, phases)
         self.both(
             lambda store: store.join(
                 self.leases[-1],
@@ -187,6 +208,7 @@ class Twins(RuleBasedStateMachine):
                 now=self.now,
                 host=host,
                 reason=Reason(Cause.JOINED, "traded"),
+                boot=boot,
             )
         )
 

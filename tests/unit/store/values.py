@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 
+from gridtide.model.boots import Boot, BootKey, Phase
 from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, ShapeName, WorkerId, Zone
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.resources import Resources, Shape
@@ -97,22 +98,37 @@ async def everything(store: FleetStore) -> tuple[object, ...]:
         [await store.worker_token(name) for name in names],
         [await store.host(name) for name in names],
         list(await store.tokens()),
+        list(await store.boots(limit=100)),
     )
 
 
 JOINED = Reason(Cause.JOINED, "traded its join token")
 
 
+def boot(name: str = "grid-a", *, joined: float = NOW + 10, image: str | None = "thin") -> Boot:
+    """How long a worker took to join."""
+    key = BootKey(CloudName("private"), ShapeName("m1.large"), image)
+    return Boot(WorkerId(name), key, joined, 8.5, {Phase.CLOUD: 0.25, Phase.USER_SPACE: 6.0, Phase.JOIN: 2.25})
+
+
 async def join(
-    store: FleetStore, lease: Lease, *, key: str = "join", mine: str = "mine", now: float = NOW + 10
+    store: FleetStore,
+    lease: Lease,
+    *,
+    name: str = "grid-a",
+    key: str = "join",
+    mine: str = "mine",
+    now: float = NOW + 10,
+    took: Boot | None = None,
 ) -> Worker:
     """``key`` is the join token's secret, ``mine`` the one that the machine made."""
     return await store.join(
         lease,
-        WorkerId("grid-a"),
+        WorkerId(name),
         join_digest=digest(key),
         worker_digest=digest(mine),
         now=now,
         host={"Cpus": 4, "Arch": "X86_64", "Load": 0.5, "HasDocker": True},
         reason=JOINED,
+        boot=took,
     )

@@ -1,4 +1,4 @@
-"""The directory of one machine of the process cloud, and how it is read, kept and removed."""
+"""The directory of one machine of this host, and how it is read, kept and removed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from gridtide.clouds import process_table
+from gridtide import locks
 from gridtide.model.resources import Resources, Shape
 
 PAST_KEPT: Final = 50
 """Consoles of ended machines that are kept: enough to look into a bad night, and at most 3 MiB."""
 
 _CONSOLE_KEPT: Final = 64 * 1024
+_CONSOLE_MOST: Final = 4 * 1024 * 1024
+"""Bytes of console per living machine: what a machine prints for ever must not fill the host's disk."""
+
 _LAST_WORDS: Final = 200
 """Characters of the console's last line that are shown for a machine that stopped."""
 
@@ -70,7 +73,7 @@ def is_held(home: Path) -> bool | None:
     except FileNotFoundError:
         return None
     try:
-        return process_table.is_locked(descriptor)
+        return locks.is_locked(descriptor)
     finally:
         os.close(descriptor)
 
@@ -119,3 +122,22 @@ def remove_tree(path: Path) -> None:
                 if not os.path.islink(name):
                     os.chmod(name, 0o700)
         shutil.rmtree(path)
+
+
+def read_console(directory: Path, machine: str, most: int) -> bytes | None:
+    """The end of what a machine printed, living or ended; None when nothing is kept of it."""
+    for path in (directory / machine / "console.log", directory / ".past" / f"{machine}.log"):
+        with contextlib.suppress(FileNotFoundError):
+            return _tail(path, most)
+    return None
+
+
+def bound_console(home: Path) -> None:
+    """Cut a console that has grown too long to its end. Its writer appends, so nothing else notices."""
+    path = home / "console.log"
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > _CONSOLE_MOST:
+            tail = _tail(path, _CONSOLE_KEPT)
+            os.truncate(path, 0)
+            with open(path, "ab") as file:
+                file.write(tail)

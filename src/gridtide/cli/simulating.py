@@ -1,0 +1,166 @@
+"""``sim``: replay a workload on virtual time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from gridtide.cli.command import Session, command
+from gridtide.cli.human import number
+from gridtide.cli.output import table
+from gridtide.cli.problems import Failed, WrongUsage
+
+if TYPE_CHECKING:
+    from gridtide.sim.run import Run
+    from gridtide.sim.setting import Setting
+    from gridtide.sim.trace import Trace
+    from gridtide.sim.yardsticks import Score
+
+_TOLD_EVERY: Final = 0.1
+"""Where there is no terminal, a line for each tenth."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    command(app, "sim", connects=False, panel="The site")(sim)
+
+
+def sim(
+    session: Session,
+    trace: Annotated[
+        str, typer.Argument(metavar="TRACE", help="A log (.swf, .csv, .gz of either), or a model: lublin, grid.")
+    ],
+    site: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--site", metavar="FILE", help="A site file. More than once: side by side. Left out: a standard site."
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="How the clouds and the queue behave.")
+    ] = None,
+    queue: Annotated[
+        str | None,
+        typer.Option("--queue", metavar="NAME", help="The site's queue that the jobs go to, if it has many."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Another seed, other chances.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, metavar="N", help="Only so many jobs (of a model: 10 000).")
+    ] = None,
+    days: Annotated[
+        str | None, typer.Option("--days", metavar="A-B", help="Only what was submitted on these days, from 1.")
+    ] = None,
+    spread: Annotated[
+        float, typer.Option("--spread", min=0.001, metavar="X", help="Multiply the times between submissions.")
+    ] = 1.0,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report as one page.")] = None,
+) -> None:
+    """Replay a workload with a site's groups and policies: waits, costs, and whether every rule was kept."""
+    from gridtide.sim.model_file import ModelSettings, make_setting, read_model
+    from gridtide.sim.reading import read_trace
+    from gridtide.sim.yardsticks import score
+
+    behaviour = ModelSettings() if model is None else read_model(model)
+    files: list[Path | None] = [*site] if site else [None]
+    settings = [make_setting(path, behaviour, queue=queue) for path in files]
+    if len({setting.name for setting in settings}) < len(settings):  # site.toml of several directories
+        settings = [replace(each, name=str(path)) for each, path in zip(settings, files, strict=True)]
+    workload = _days(read_trace(trace, seed=seed, jobs=jobs, spread=spread), days)
+    runs = _simulate(session, workload, settings, seed)
+    scores = [score(run) for run in runs]
+    if html is not None:
+        from gridtide.sim.report import page
+
+        _write(html, page(_told(workload, runs), runs, scores))
+    _tell(session, _told(workload, runs), runs, scores, seed)
+    broken = sum(run.violation_count for run in runs)
+    if broken:
+        first = next(run.violations[0] for run in runs if run.violations)
+        raise Failed(f"{number(broken, 'rule')} broken; the first: {first.rule.value}: {first.text}")
+
+
+def _simulate(session: Session, workload: Trace, settings: Sequence[Setting], seed: int) -> list[Run]:
+    from gridtide.sim.run import simulate
+    from gridtide.sim.setting import fitted
+
+    runs: list[Run] = []
+    for place, setting in enumerate(settings, 1):
+        title = f"{setting.name} ({place} of {len(settings)})" if len(settings) > 1 else setting.name
+        with _bar(session, title) as progress:
+            runs.append(simulate(fitted(workload, setting), setting, seed=seed, progress=progress))
+    return runs
+
+
+def _told(workload: Trace, runs: Sequence[Run]) -> Trace:
+    """What one site replayed; of several, what all of them were given."""
+    return runs[0].trace if len(runs) == 1 else workload
+
+
+def _tell(session: Session, trace: Trace, runs: Sequence[Run], scores: Sequence[Score], seed: int) -> None:
+    from gridtide.sim.document import run_document, trace_document
+    from gridtide.sim.report import rows, told_of
+
+    documents = [run_document(run, figures) for run, figures in zip(runs, scores, strict=True)]
+    session.output.document({"trace": trace_document(trace), "seed": seed, "runs": documents})
+    for line in told_of(trace):
+        session.output.note(line)
+    names = tuple(run.setting.name for run in runs)
+    cells = ((name, *values) for name, values in rows(runs, scores))
+    session.output.show(table(("yardstick", *names), cells, right=names))
+
+
+def _days(trace: Trace, days: str | None) -> Trace:
+    """``3-5``: from the start of the third day to the end of the fifth, counted from the first submission."""
+    if days is None:
+        return trace
+    first, dash, last = days.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or not dash)) or not 1 <= int(first) <= int(last or first):
+        raise WrongUsage(f"{days!r} names no days", where="--days", remedy="for example 1-6, or 7")
+    return trace.between((int(first) - 1) * 86_400.0, int(last or first) * 86_400.0)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WrongUsage(f"cannot be written: {error.strerror}", where=str(path)) from None
+
+
+@contextmanager
+def _bar(session: Session, title: str) -> Iterator[Callable[[float], None]]:
+    """A bar with the remaining time on a terminal, a line per tenth elsewhere."""
+    if session.output.as_json or not sys.stderr.isatty():
+        told = [0.0]
+
+        def note(part: float) -> None:
+            if part >= told[-1] + _TOLD_EVERY:
+                told.append(part)
+                session.output.note(f"{title}: {100 * part:.0f} %")
+
+        yield note
+        return
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=session.output.error_console, transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda part: bar.update(task, completed=part)

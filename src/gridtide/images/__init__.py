@@ -1,0 +1,1 @@
+"""Images of worker machines: built, kept per host, verified."""

@@ -1,0 +1,126 @@
+"""Launches for what has no place yet: all queues together, since they share the clouds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gridtide.model.ids import CloudName, GroupName
+from gridtide.model.reasons import Cause, Reason
+from gridtide.planning.evidence import count
+from gridtide.planning.fitting import Kind, Load, add_machines, amount
+from gridtide.planning.fleet import Fleet
+from gridtide.planning.limits import Limits, Offering
+from gridtide.planning.quotas import Contention, Quotas, Served, Standing
+from gridtide.planning.scaling import LAUNCHED, Outcome
+
+_Only = tuple[CloudName, GroupName]
+
+
+@dataclass(slots=True)
+class _Launcher:
+    """Launches for the loads of one queue."""
+
+    loads: Sequence[Load]
+    fleets: Mapping[GroupName, Fleet]
+    """Those in which demand may start something."""
+    limits: Limits
+
+    def launch(self, contended: Mapping[CloudName, Contention], only: _Only | None = None) -> int:
+        """How many: for all loads within the fair parts, or one machine of one group in one cloud beyond its part."""
+        offers = self._offers(only)
+        launched = 0
+
+        def room(kind: Kind) -> int:
+            offer = offers[id(kind)][1]
+            contention = contended.get(offer.cloud)
+            room = self.limits.room(offer)
+            if only is not None:
+                return min(room, 1 - launched)
+            return room if contention is None else min(room, contention.room(offer))
+
+        def take(kind: Kind, number: int) -> None:
+            nonlocal launched
+            offer = offers[id(kind)][1]
+            fleet = self.fleets[offer.group]
+            reason = _launch_reason(fleet)
+            fleet.launches.append(self.limits.take(offer, number, single_use=fleet.aim.single_use, reason=reason))
+            if offer.cloud in contended:
+                contended[offer.cloud].took(offer, number)
+            launched += number
+
+        add_machines(self.loads, [kind for kind, _ in offers.values()], room, take, LAUNCHED)
+        return launched
+
+    def _offers(self, only: _Only | None) -> dict[int, tuple[Kind, Offering]]:
+        wanted = {key for load in self.loads if load.left for key in load.runs_on}
+        kinds = [
+            (_kind(offer, fleet), offer)
+            for fleet in self.fleets.values()
+            for offer in fleet.offers
+            if offer.key in wanted and only in (None, (offer.cloud, offer.group))
+        ]
+        return {id(kind): (kind, offer) for kind, offer in kinds}
+
+
+def launch_for(outcomes: Sequence[Outcome], fleets: Sequence[Fleet], quotas: Quotas, limits: Limits) -> None:
+    """Launch for all that is left, within the fair parts where a quota has to be shared out."""
+    launchers = [_launcher(outcome, fleets, limits) for outcome in outcomes if outcome.unsure is None]
+    while True:
+        contended = quotas.contended()
+        launched = sum(launcher.launch(contended) for launcher in launchers)
+        if not contended or (not launched and not _spend_leftovers(contended, launchers, limits)):
+            break
+    for cloud, contention in contended.items():
+        several = sum(bool(standing.has or standing.wants) for standing in contention.standings.values()) > 1
+        for group in contention.standings if several else ():
+            limits.note_share(group, cloud, contention.words(group))
+
+
+def served(outcomes: Sequence[Outcome], fleets: Sequence[Fleet]) -> Served:
+    """The loads of each queue that is known well enough, and its groups."""
+    return [
+        (
+            outcome.loads if outcome.unsure is None else [],
+            [fleet for fleet in fleets if fleet.rules.queue == outcome.queue],
+        )
+        for outcome in outcomes
+    ]
+
+
+def _launcher(outcome: Outcome, fleets: Sequence[Fleet], limits: Limits) -> _Launcher:
+    mine = {
+        fleet.rules.name: fleet for fleet in fleets if fleet.rules.queue == outcome.queue and fleet.obstacle is None
+    }
+    return _Launcher(outcome.loads, mine, limits)
+
+
+def _spend_leftovers(contended: Mapping[CloudName, Contention], launchers: list[_Launcher], limits: Limits) -> bool:
+    """One machine from what is left because no part is a whole number of machines. False: nothing was launched."""
+    for cloud, contention in sorted(contended.items()):
+        held = any(
+            contention.below(group) and limits.left(cloud, contention.unit) < standing.least
+            for group, standing in contention.standings.items()
+        )
+        waiting = [] if held else [standing for standing in contention.standings.values() if standing.wants]
+        for standing in sorted(waiting, key=_least_served_first):
+            only = (cloud, standing.fleet.rules.name)
+            if any(launcher.launch(contended, only) for launcher in launchers):
+                return True
+    return False
+
+
+def _least_served_first(standing: Standing) -> tuple[float, float, str]:
+    rules = standing.fleet.rules
+    return ((standing.has + standing.least) / rules.share, standing.waiting_since, rules.name)
+
+
+def _kind(offer: Offering, fleet: Fleet) -> Kind:
+    order = (offer.group, offer.place, offer.shape.name)
+    slots = fleet.aim.jobs_per_worker
+    return Kind(offer.key, offer.rank, order, amount(offer.shape.resources), slots)
+
+
+def _launch_reason(fleet: Fleet) -> Reason:
+    waiting = count(fleet.waiting or 0, "job")
+    return Reason(Cause.DEMAND, f"{waiting} waiting in queue {fleet.rules.queue} that group {fleet.rules.name} can run")

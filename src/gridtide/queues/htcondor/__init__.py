@@ -1,0 +1,1 @@
+"""The ``htcondor`` queue: an HTCondor pool that gets workers when jobs wait."""

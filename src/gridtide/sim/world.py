@@ -1,0 +1,154 @@
+"""What goes on inside simulated machines: they boot, join, report, and are taken back.
+
+One task per machine that boots, one for all signs of life together; the jobs are the batch system's
+(:mod:`gridtide.sim.batch`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from gridtide.clock import Clock
+from gridtide.clouds.fake import FakeMachine
+from gridtide.errors import AccessDenied, Conflict, GridtideError
+from gridtide.model.demand import Attribute
+from gridtide.model.ids import WorkerId
+from gridtide.sim.cloud import SimulatedCloud
+from gridtide.sim.queue import SimulatedQueue
+from gridtide.testing.world import LifeCycle
+
+_RETRY_AFTER: Final = 10.0
+"""Seconds between attempts to join while the service does not answer."""
+
+
+class SimulatedWorld:
+    """Ties clouds and queues together. ``connected`` is None while the service is down."""
+
+    def __init__(
+        self,
+        clouds: Sequence[SimulatedCloud],
+        queue: SimulatedQueue,
+        clock: Clock,
+        *,
+        heartbeat: float,
+        attributes: Mapping[str, Attribute],
+    ) -> None:
+        self.connected: LifeCycle | None = None
+        self.refused: list[tuple[float, WorkerId, str]] = []
+        """Machines whose join was refused for good: when, which, why."""
+        self.crashed: list[BaseException] = []
+        """Bugs of the world or of what it is connected to."""
+        self.on_joined: Callable[[WorkerId], object] = lambda _worker: None
+        self._queue = queue
+        self._clock = clock
+        self._heartbeat = heartbeat
+        self._attributes = dict(attributes)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._reporting: dict[WorkerId, None] = {}
+        self._pulse: asyncio.Task[None] | None = None
+        for cloud in clouds:
+            cloud.jobs_on = queue.running_on
+            cloud.on_made.append(lambda machine, cloud=cloud: self._boot(cloud, machine))  # type: ignore[misc]
+            cloud.on_ended.append(self._ended)
+
+    def start(self) -> None:
+        """Let machines report from now on."""
+        self._pulse = asyncio.get_running_loop().create_task(self._report(), name="signs of life")
+        self._pulse.add_done_callback(self._note_crash)
+
+    async def close(self) -> None:
+        """End all tasks."""
+        tasks = [*self._tasks.values(), *([self._pulse] if self._pulse is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- machines come and go
+
+    def _boot(self, cloud: SimulatedCloud, machine: FakeMachine) -> None:
+        if machine.worker is None:
+            return
+        work = self._live(cloud, machine, machine.worker)
+        task = asyncio.get_running_loop().create_task(work, name=f"machine {machine.worker}")
+        self._tasks[machine.id] = task
+        task.add_done_callback(self._note_crash)
+
+    def _note_crash(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.crashed.append(error)
+
+    def _ended(self, machine: FakeMachine) -> None:
+        task = self._tasks.pop(machine.id, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        if machine.worker is not None:
+            self._reporting.pop(machine.worker, None)
+            self._queue.machine_ended(machine.worker)
+
+    async def _live(self, cloud: SimulatedCloud, machine: FakeMachine, worker: WorkerId) -> None:
+        after = cloud.reclaim_after(worker)
+        boots = max(0.0, machine.boots - self._clock.now())
+        if after is not None and after < boots:
+            await asyncio.sleep(after)
+            cloud.take_back(machine.id)
+            return
+        await asyncio.sleep(boots)
+        if not machine.dead and not await self._join(cloud, machine, worker):
+            return
+        if after is not None:
+            await asyncio.sleep(max(0.0, machine.made + after - self._clock.now()))
+            cloud.take_back(machine.id)
+
+    async def _join(self, cloud: SimulatedCloud, machine: FakeMachine, worker: WorkerId) -> bool:
+        """Try until the service decides. Whether the machine became a node."""
+        total = machine.resources
+        host: dict[str, Attribute] = {
+            **self._attributes,
+            "Cpus": total.cores,
+            "Memory": total.memory,
+            "Disk": total.disk,
+            "Gpus": total.gpus,
+            "Machine": str(worker),
+        }
+        secret = machine.user_data.decode().rpartition(".")[2]
+        while True:
+            try:
+                if self.connected is not None:
+                    await self.connected.join(worker, secret, f"secret of {worker}", host)
+                    self._queue.register(worker, total)
+                    self._reporting[worker] = None
+                    self.on_joined(worker)
+                    return True
+            except (AccessDenied, Conflict) as error:
+                self.refused.append((self._clock.now(), worker, str(error)))
+                cloud.stop_machine(machine.id, "its join was refused")
+                return False
+            except GridtideError:
+                pass  # it does not answer: the same again later
+            await asyncio.sleep(_RETRY_AFTER)
+
+    # --- signs of life
+
+    async def _report(self) -> None:
+        """All machines report at the same moment: one event of the loop, not one for each of them."""
+        nodes = self._queue.batch.nodes
+        while True:
+            await asyncio.sleep(self._heartbeat)
+            service = self.connected
+            if service is None:
+                continue
+            self._queue.catch_up()
+            for worker in list(self._reporting):
+                node = nodes.get(worker)
+                if node is None:
+                    continue
+                # A worker that is gone by now, or a service that is busy, loses a sign of life and nothing else.
+                with contextlib.suppress(GridtideError):
+                    running = len(node.jobs)
+                    used = node.total.cores - node.free[0]
+                    await service.alive(
+                        worker, load=float(used), running=running, draining=node.draining or node.own_will
+                    )

@@ -1,0 +1,178 @@
+"""The figures by which a run is judged. Definitions and sources: docs/explanation/yardsticks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gridtide.model.boots import quantile
+from gridtide.model.resources import Shape
+from gridtide.sim.bounds import Bound, clairvoyant, zero_wait
+from gridtide.sim.curves import Curve, Elasticity, elasticity
+from gridtide.sim.run import Run
+
+TAU: Final = 10.0
+"""Seconds: run times below it count as this long in the slowdown (Feitelson and others), so that a job of one second
+does not outweigh all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long jobs waited, in seconds."""
+
+    mean: float
+    median: float
+    p95: float
+    p99: float
+    longest: float
+    slowdown: float
+    """Mean bounded slowdown."""
+    beyond_boot: float
+    """Mean of what is longer than one boot."""
+    beyond_boot_share: float
+    """Part of the jobs that waited longer than one boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """All yardsticks of a run."""
+
+    jobs: int
+    never_started: int
+    killed: int
+    """Jobs that we ended."""
+    lost: int
+    """Runs lost with machines that the cloud took back or broke."""
+    waits: Waits
+    launches: int
+    launches_per_1000: float
+    machine_hours: float
+    core_hours: float
+    """Charged."""
+    work: float
+    """Core-hours of the jobs that ended, of their last runs."""
+    cost: float
+    over_work: float
+    """Charged core-hours over those of the work, minus 1."""
+    over_bound: float | None
+    """Cost over that of the zero-wait bound, minus 1; None when machines cost nothing."""
+    hours_over_bound: float
+    """Machine-hours over those of the zero-wait bound, minus 1."""
+    bound: Bound
+    foresight: Bound
+    """Clairvoyant packing onto all shapes."""
+    foresight_largest: Bound
+    """Clairvoyant packing onto the largest shape alone."""
+    peak_cores: float
+    elasticity: Elasticity
+
+
+def waits_of(
+    submitted: Sequence[float], started: Sequence[float], ended: Sequence[float], *, boot: float, tau: float = TAU
+) -> Waits:
+    """Of jobs, column by column. All zero without jobs."""
+    if not submitted:
+        return Waits(0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+    waits = [start - submit for submit, start in zip(submitted, started, strict=True)]
+    slowdowns = (
+        max((end - submit) / max(end - start, tau), 1.0)
+        for submit, start, end in zip(submitted, started, ended, strict=True)
+    )
+    ordered = sorted(waits)
+    number = len(waits)
+    return Waits(
+        mean=sum(waits) / number,
+        median=quantile(ordered, 0.5),
+        p95=quantile(ordered, 0.95),
+        p99=quantile(ordered, 0.99),
+        longest=ordered[-1],
+        slowdown=sum(slowdowns) / number,
+        beyond_boot=sum(max(wait - boot, 0.0) for wait in waits) / number,
+        beyond_boot_share=sum(wait > boot for wait in waits) / number,
+    )
+
+
+def demand_of(run: Run) -> Curve:
+    """Cores of jobs that wait or run."""
+    jobs = run.jobs
+    begun = zip(jobs.submitted, jobs.cores, strict=True)
+    over = zip(jobs.ended, jobs.cores, strict=True)
+    return Curve.of([*((at, float(cores)) for at, cores in begun), *((at, -float(cores)) for at, cores in over)])
+
+
+def running_of(run: Run) -> Curve:
+    """Cores of jobs that run."""
+    jobs = run.jobs
+    begun = zip(jobs.started, jobs.cores, strict=True)
+    over = zip(jobs.ended, jobs.cores, strict=True)
+    return Curve.of([*((at, float(cores)) for at, cores in begun), *((at, -float(cores)) for at, cores in over)])
+
+
+def supply_of(run: Run) -> Curve:
+    """Cores of machines that have joined and not ended."""
+    changes: list[tuple[float, float]] = []
+    for machine in run.machines:
+        if machine.joined is not None:
+            cores = float(machine.shape.resources.cores)
+            changes += [(machine.joined, cores), (machine.ended, -cores)]
+    return Curve.of(changes)
+
+
+def paid_of(run: Run) -> Curve:
+    """Cores of machines that exist, booting ones included."""
+    changes: list[tuple[float, float]] = []
+    for machine in run.machines:
+        cores = float(machine.shape.resources.cores)
+        changes += [(machine.made, cores), (machine.ended, -cores)]
+    return Curve.of(changes)
+
+
+def shapes_of(run: Run) -> tuple[Shape, ...]:
+    """Everything that a group of the run may launch, once."""
+    return tuple(dict.fromkeys(shape for group in run.setting.groups for shape in run.setting.shapes_of(group)))
+
+
+def boot_of(run: Run) -> float:
+    """One boot: the shortest median of the clouds that serve the queue."""
+    used = {cloud for group in run.setting.groups for cloud in group.clouds}
+    return min(run.setting.clouds[cloud].boot.median for cloud in used)
+
+
+def score(run: Run) -> Score:
+    """Judge a run."""
+    jobs, shapes = run.jobs, shapes_of(run)
+    model = next(run.setting.clouds[cloud] for group in run.setting.groups for cloud in group.clouds)
+    bound = zero_wait(run.trace.jobs, shapes)
+    core_hours = sum(each.charged * each.shape.resources.cores for each in run.machines) / 3600.0
+    machine_hours = sum(each.charged for each in run.machines) / 3600.0
+    cost = sum(each.cost for each in run.machines)
+    durations = zip(jobs.started, jobs.ended, jobs.cores, strict=True)
+    work = sum((end - start) * cores for start, end, cores in durations) / 3600.0
+    largest = max(shape.resources for shape in shapes)
+    boot = boot_of(run)
+
+    def packed(onto: Sequence[Shape]) -> Bound:
+        return clairvoyant(run.trace.jobs, onto, boot=boot, billing=model.billing)
+
+    return Score(
+        jobs=len(jobs),
+        never_started=run.never_started,
+        killed=run.killed,
+        lost=run.lost,
+        waits=waits_of(jobs.submitted, jobs.started, jobs.ended, boot=boot),
+        launches=len(run.machines),
+        launches_per_1000=1000.0 * len(run.machines) / max(len(run.trace.jobs), 1),
+        machine_hours=machine_hours,
+        core_hours=core_hours,
+        work=work,
+        cost=cost,
+        over_work=core_hours / work - 1.0 if work else 0.0,
+        over_bound=cost / bound.cost - 1.0 if bound.cost else None,
+        hours_over_bound=machine_hours / bound.machine_hours - 1.0 if bound.machine_hours else 0.0,
+        bound=bound,
+        foresight=packed(shapes),
+        foresight_largest=packed([shape for shape in shapes if shape.resources == largest]),
+        peak_cores=paid_of(run).peak,
+        elasticity=elasticity(demand_of(run), supply_of(run), max(run.length, 1.0)),
+    )

@@ -1,0 +1,56 @@
+"""The QEMU cloud, with real machines, passes the suite for cloud drivers."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gridtide.clouds import process_table
+from gridtide.clouds.protocol import LaunchRequest
+from gridtide.clouds.qemu import QemuCloud
+from gridtide.model.ids import CloudName, GroupName, MachineId, ShapeName, WorkerId
+from gridtide.model.resources import Resources, Shape
+from gridtide.testing.clouds import CloudBench, CloudConformance
+from tests.real.clouds.machines import eventually, has_ended
+from tests.real.qemu.images import image_store
+
+# A machine that finds nothing to boot: firmware alone, which then waits without using the processor.
+SHAPES = (Shape(ShapeName("tiny"), Resources(1, 32, 1)), Shape(ShapeName("small"), Resources(2, 64, 16)))
+SITE = f"qemu-{os.getpid()}"
+
+
+def make_cloud(directory: Path, site: str = SITE) -> QemuCloud:
+    return QemuCloud(CloudName("local"), site, directory, SHAPES, image_store())
+
+
+class TestQemuCloud(CloudConformance):
+    @pytest.fixture(autouse=True)
+    def _directory(self, tmp_path: Path) -> None:
+        self.directory = tmp_path / "machines"
+
+    @asynccontextmanager
+    async def bench(self) -> AsyncIterator[CloudBench]:
+        cloud, neighbour = make_cloud(self.directory), make_cloud(self.directory, site="neighbour")
+
+        async def add_foreign() -> MachineId:
+            request = LaunchRequest(WorkerId("theirs"), GroupName("g"), SHAPES[0].name, None, "blank", b"{}")
+            await neighbour.launch([request])
+            return MachineId("theirs")
+
+        async def break_machine(machine: MachineId) -> None:
+            for number in process_table.marked([f"{SITE}/{machine}"])[f"{SITE}/{machine}"]:
+                os.kill(number, signal.SIGKILL)
+            await eventually(lambda: has_ended(self.directory / machine))
+
+        def again() -> QemuCloud:
+            return make_cloud(self.directory)
+
+        try:
+            yield CloudBench(cloud, again, add_foreign, break_machine, image="blank", many=12, wait=asyncio.sleep)
+        finally:
+            for each in (cloud, neighbour):
+                await each.terminate([machine.id for machine in await each.machines() if machine.worker is not None])
