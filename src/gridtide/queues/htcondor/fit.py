@@ -6,6 +6,7 @@ then the other ad's).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ _MEASURED: Final = frozenset({
     "totalmemory", "totalvirtualmemory", "utsnamemachine", "utsnamenodename", "utsnamerelease", "utsnamesysname",
     "utsnameversion", "virtualmemory",
 })  # fmt: skip
+
+_OWN: Final = re.compile(r"\bMY\.(\w+)", re.IGNORECASE)
 
 
 def judge_all(jobs: Sequence[Mapping[str, str]], machines: Sequence[Mapping[str, str]]) -> Iterator[list[Verdict]]:
@@ -123,8 +126,14 @@ def _may_yet_hold(job: Any, clause: str, known: frozenset[str]) -> bool:
 
 def _machine_names(job: Any, clause: str) -> set[str]:
     """What a clause asks of the machine, in lower case."""
-    names = (name.lower() for name in job.externalRefs(classad2.ExprTree(clause)))
+    names = (name.lower() for name in job.externalRefs(classad2.ExprTree(_own_resolved(job, clause))))
     return {name.removeprefix("target.") for name in names if name and not name.startswith("my.")}
+
+
+def _own_resolved(job: Any, clause: str) -> str:
+    """The clause with each attribute of the job's own that it lacks undefined: with ``htcondor2`` loaded the evaluator
+    drops the ``MY.`` of such a name, as though the machine were asked."""
+    return _OWN.sub(lambda own: own[0] if own[1] in job else "undefined", clause)
 
 
 def machine_names(job: Mapping[str, str]) -> list[str]:

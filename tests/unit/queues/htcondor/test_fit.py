@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from gridtide.model.ids import GroupName, ShapeName
 from gridtide.model.resources import Resources, Shape
 from gridtide.queues.htcondor.asking import Asker
 from gridtide.queues.htcondor.counting import Group
-from gridtide.queues.htcondor.fit import machine_names, split
+from gridtide.queues.htcondor.fit import split
 from gridtide.queues.htcondor.judging import Judge
 from gridtide.queues.htcondor.planned import Planned
 from gridtide.queues.htcondor.rows import rows, shown_requirements
@@ -165,6 +167,9 @@ def test_what_condor_submit_adds_is_not_shown() -> None:
     assert shown_requirements(job("A  >  1")["Requirements"]) == "A > 1"
 
 
-def test_what_requirements_ask_of_machines() -> None:
-    names = machine_names({"Requirements": "TARGET.Foo == Bar && Mine > 1 && MY.Other", "Mine": "3"})
-    assert names == ["bar", "foo"]
+@pytest.mark.parametrize("before", ["", "import htcondor2"], ids=["alone", "beside htcondor2"])
+def test_what_requirements_ask_of_machines(before: str) -> None:
+    ad = {"Requirements": "TARGET.Foo == Bar && Mine > 1 && MY.Other && my.Mine < 4", "Mine": "3"}
+    code = f"{before}\nfrom gridtide.queues.htcondor.fit import machine_names\nprint(*machine_names({ad!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["bar", "foo"]
