@@ -47,7 +47,6 @@ def test_json_has_every_yardstick_and_the_same_bits_each_time(run: Run, log: Pat
 
 
 def test_two_sites_side_by_side_and_a_report(run: Run, log: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     sites = []
     for name, idle in (("quick", "30 s"), ("slow", "20 min")):
         text = (DOCS / "how-to" / "replay-your-log.md").read_text(encoding="utf-8")
