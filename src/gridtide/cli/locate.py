@@ -102,10 +102,10 @@ class Where:
 
 
 def state_directory(site_file: Path) -> Path:
-    """Where the site keeps its state. SiteFileError when the file cannot be used."""
-    from gridtide.site.loader import load
+    """Where the site keeps its state. SiteFileError when the file does not tell."""
+    from gridtide.site.loader import state_of
 
-    return load(site_file).state
+    return state_of(site_file)
 
 
 def read_service_file(state: Path) -> ServiceFile | None:

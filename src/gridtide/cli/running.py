@@ -62,7 +62,9 @@ def up(
 ) -> None:
     """Run the site until SIGTERM or Ctrl-C. Workers live on; the next `up` finds them again."""
     site_file = Where(site=file).site_file().resolve()
-    state = state_directory(site_file)
+    from gridtide.site.loader import load
+
+    state = load(site_file).state
     if detach:
         url = _start_in_background(session, site_file, state, timeout)
         session.output.document({"url": url, "log": str(state / LOG_FILE)})

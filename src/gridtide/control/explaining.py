@@ -9,6 +9,7 @@ from gridtide.model.readings import last_known
 from gridtide.model.reasons import Cause
 from gridtide.model.rules import GroupRules, SiteRules, Wishes
 from gridtide.model.workers import Worker
+from gridtide.planning.evidence import count as counted
 from gridtide.store.ports import FleetStore, RecordedEvent
 
 _HISTORY = 50
@@ -58,10 +59,10 @@ def _why_jobs_wait(cycle: Cycle, group: GroupRules) -> list[str]:
     return [*shown, f"and {len(told) - _KINDS} more kinds of jobs"] if len(told) > _KINDS else shown
 
 
-def _group_now(count: int, minimum: int, maximum: int, wishes: Wishes) -> str:
+def _group_now(workers: int, minimum: int, maximum: int, wishes: Wishes) -> str:
     low = minimum if wishes.minimum is None else wishes.minimum
     high = maximum if wishes.maximum is None else wishes.maximum
-    told = f"{count} workers, minimum {low}, maximum {high}"
+    told = f"{counted(workers, 'worker')}, minimum {low}, maximum {high}"
     if wishes.desired is not None:
         told += f", pinned at {wishes.desired} by an operator"
     if wishes.hold:

@@ -34,7 +34,7 @@ from gridtide.site.problems import SiteFileProblem, Trouble, troubles
 from gridtide.site.registry import CLOUDS, QUEUES, TypeTable
 from gridtide.site.site import ContextFile, Site
 
-__all__ = ["LARGEST_FILE", "Site", "load", "problems"]
+__all__ = ["LARGEST_FILE", "Site", "load", "problems", "state_of"]
 
 LARGEST_FILE: Final = 1024 * 1024
 """Bytes. A site of a thousand groups takes a third of it; anything larger is not a site file."""
@@ -66,6 +66,22 @@ def load(path: Path) -> Site:
         raise found[0]
     assert site is not None  # noqa: S101  (there is a site or a problem)
     return site
+
+
+def state_of(path: Path) -> Path:
+    """The state directory alone, found whatever else is wrong with the file: a site that runs can still be looked at and
+    stopped while its file is broken. SiteFileError when ``[site]`` cannot be read and nothing is at the usual place.
+    """
+    usual = path.absolute().parent / "state"
+    try:
+        table = _parse(path, _text(path)).get("site", {})
+        reader = _Reader(path.absolute(), "")
+        site = reader.section(SiteSettings, ("site",), table, usual)
+    except SiteFileProblem:
+        site = None
+    if site is not None:
+        return site.state
+    return usual if usual.is_dir() else load(path).state
 
 
 def problems(path: Path) -> list[SiteFileProblem]:
@@ -176,22 +192,22 @@ class _Reader:
         if "site" not in table and "site" not in meant:
             self._add((), "the section [site] is missing", 'add [site] with name = "..."')
         state = self.path.parent / "state"
-        site = self._section(SiteSettings, ("site",), table.get("site", {}), state) if "site" in table else None
+        site = self.section(SiteSettings, ("site",), table.get("site", {}), state) if "site" in table else None
         state = site.state if site is not None else state
-        service = self._section(ServiceSettings, ("service",), table.get("service", {}), state)
-        store = self._section(StoreSettings, ("store",), table.get("store", {}), state)
-        controller = self._section(ControllerSettings, ("controller",), table.get("controller", {}), state)
+        service = self.section(ServiceSettings, ("service",), table.get("service", {}), state)
+        store = self.section(StoreSettings, ("store",), table.get("store", {}), state)
+        controller = self.section(ControllerSettings, ("controller",), table.get("controller", {}), state)
         queues = self._typed(QUEUES, "queues", named["queues"], state)
         clouds = self._typed(CLOUDS, "clouds", named["clouds"], state)
         groups = {
             name: group
             for name, one in named["groups"].items()
-            if (group := self._section(GroupSettings, ("groups", name), one, state)) is not None
+            if (group := self.section(GroupSettings, ("groups", name), one, state)) is not None
         }
         names = {section: (*tables, *meant.get(section, ())) for section, tables in named.items()}
         self.troubles.extend(check_queues(queues))
         self._check(Known(**names, cloud_settings=clouds, queue_settings=queues), service, store, groups)
-        shared_settings = self._section(ContextSettings, ("context",), table.get("context", {}), state)
+        shared_settings = self.section(ContextSettings, ("context",), table.get("context", {}), state)
         shared: dict[CloudName | None, tuple[ContextFile, ...]] = {
             CloudName(name): self._context(("clouds", name, "context"), one.context) for name, one in clouds.items()
         }
@@ -248,7 +264,8 @@ class _Reader:
         context = error.context or {}
         self._add(keys, str(context["what"]), str(context["right"]))
 
-    def _section(self, model: type[M], keys: Keys, table: object, state: Path) -> M | None:
+    def section(self, model: type[M], keys: Keys, table: object, state: Path) -> M | None:
+        """A table by its model; None when anything is wrong with it."""
         if not isinstance(table, dict):
             self._add(keys, "must be a table", f"write [{'.'.join(str(key) for key in keys)}] and its keys below")
             return None
@@ -273,7 +290,7 @@ class _Reader:
             except PydanticCustomError as error:
                 self._wrong((*keys, "type"), error)
                 continue
-            settings = self._section(model, keys, table, state)
+            settings = self.section(model, keys, table, state)
             if settings is not None:
                 read[name] = settings
         return read

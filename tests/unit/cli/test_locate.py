@@ -12,7 +12,7 @@ from gridtide.cli import locate
 from gridtide.cli.exit_codes import ExitCode
 from gridtide.cli.locate import Address, ServiceFile, Where
 from gridtide.cli.problems import NoService, WrongUsage
-from gridtide.errors import AccessDenied, NotFound
+from gridtide.errors import AccessDenied, NotFound, SiteFileError
 from gridtide.site.starter import starter
 from tests.unit.cli import samples
 from tests.unit.cli.conftest import Run
@@ -52,6 +52,27 @@ def test_by_a_site_file_named(
     assert Where(site=site.parent).address().url == "https://127.0.0.1:8470"
     monkeypatch.setenv("GRIDTIDE_SITE", str(site))
     assert Where().address().url == "https://127.0.0.1:8470"
+
+
+@pytest.mark.parametrize(
+    "broken", ["maximum = ", 'queue = "nowhere"', "[[[", "\n[site\n"], ids=["value", "name", "syntax", "section"]
+)
+def test_a_site_that_runs_is_reached_though_its_file_was_broken(site: Path, broken: str) -> None:
+    site.write_text(site.read_text() + broken)
+    assert Where().address().url == "https://127.0.0.1:8470"
+
+
+def test_a_broken_file_still_says_where_the_state_is(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").rename(tmp_path / "kept")
+    site.write_text(site.read_text().replace('# state = "state" ', 'state = "kept" ') + 'typo = "four"\n')
+    assert Where().address().url == "https://127.0.0.1:8470"
+
+
+def test_a_broken_file_without_a_state_is_told(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").rename(tmp_path / "kept")
+    site.write_text("[site")
+    with pytest.raises(SiteFileError, match="not TOML"):
+        Where().address()
 
 
 def test_what_the_user_names_comes_first(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
