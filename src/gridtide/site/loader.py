@@ -69,8 +69,9 @@ def load(path: Path) -> Site:
 
 
 def state_of(path: Path) -> Path:
-    """The state directory alone, found whatever else is wrong with the file: a site that runs can still be looked at and
-    stopped while its file is broken. SiteFileError when ``[site]`` cannot be read and nothing is at the usual place.
+    """The state directory alone, found whatever else is wrong with the file: a site that runs can still be looked at
+    and stopped while its file is broken. SiteFileError when ``[site]`` cannot be read and nothing is at the usual
+    place.
     """
     usual = path.absolute().parent / "state"
     try:
