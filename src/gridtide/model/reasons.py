@@ -13,10 +13,14 @@ class Cause(StrEnum):
     DEMAND = "demand"
     BELOW_MINIMUM = "below-minimum"
     BELOW_DESIRED = "below-desired"
+    LOAD_HIGH = "load-high"
+    SCHEDULED = "scheduled"
     # why not more
     SATISFIED = "satisfied"
     DEBOUNCE = "debounce"
     BELOW_THRESHOLD = "below-threshold"
+    LOAD_STEADY = "load-steady"
+    COOLDOWN = "cooldown"
     AT_MAXIMUM = "at-maximum"
     AT_QUOTA = "at-quota"
     NO_SHAPE_FITS = "no-shape-fits"
@@ -34,6 +38,7 @@ class Cause(StrEnum):
     JOINED = "joined"
     # the way down
     IDLE = "idle"
+    LOAD_LOW = "load-low"
     SURPLUS = "surplus"
     OVER_OLD = "over-old"
     YIELDED = "yielded"

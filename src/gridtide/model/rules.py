@@ -46,7 +46,62 @@ class FixedPolicy:
     count: int
 
 
-Policy = QueuePolicy | PerJobPolicy | FixedPolicy
+@dataclass(frozen=True, slots=True)
+class LoadPolicy:
+    """Follow the mean load of the group's workers, as an orchestrator follows an alarm (seeds-digest section 2).
+
+    Loads are parts of a worker's cores, from 0 to 1. The defaults are those of the source document.
+    """
+
+    high: float = 0.5
+    """Above this mean load workers are added ..."""
+    high_for: float = 60.0
+    """... once it has been above it for this many seconds without a break."""
+    low: float = 0.1
+    """Below this mean load idle workers are given back ..."""
+    low_for: float = 60.0
+    """... once it has been below it for this many seconds without a break."""
+    cooldown: float = 60.0
+    """Seconds after a change in which nothing else is changed."""
+    add: int = 1
+    """How many workers one alarm adds."""
+    remove: int = 1
+    """How many workers one alarm gives back at most."""
+    heard_within: float = 60.0
+    """A heartbeat older than this many seconds says nothing of the load any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A time that comes back, and what holds in it. None: as outside of it."""
+
+    begins: str
+    """Five fields of cron, in the policy's time zone."""
+    lasts: float
+    """Seconds."""
+    minimum: int | None = None
+    maximum: int | None = None
+    desired: int | None = None
+    """A pinned number of workers, whatever waits."""
+    warm: int | None = None
+    """So many workers more than run jobs are kept ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulePolicy:
+    """Another policy whose minimum, maximum or number changes with the hour."""
+
+    windows: tuple[Window, ...]
+    """Where several are open, the later one counts, figure by figure."""
+    zone: str = "UTC"
+    """Name of the time zone in which windows begin."""
+    follow: Policy = QueuePolicy()
+    """What is followed within these figures. Not another schedule."""
+    warm: int = 0
+    """Workers kept ready outside of all windows."""
+
+
+Policy = QueuePolicy | PerJobPolicy | FixedPolicy | LoadPolicy | SchedulePolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,12 @@ class GroupMemory:
 
     waiting_since: float | None = None
     """Since when the number of waiting jobs has been above the threshold without a break."""
+    high_since: float | None = None
+    """Since when the mean load has been too high without a break."""
+    low_since: float | None = None
+    """Since when it has been too low without a break."""
+    changed: float | None = None
+    """When the load last changed the number of workers."""
 
 
 @dataclass(frozen=True, slots=True)

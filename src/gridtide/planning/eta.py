@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gridtide.model.boots import BootKey, BootTimes
 from gridtide.model.ids import CloudName, GroupName, ShapeName
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import GroupRules, SiteRules
-from gridtide.model.snapshot import GroupMemory, Snapshot
+from gridtide.model.snapshot import Snapshot
 from gridtide.planning.evidence import Evidence, doubt
 from gridtide.planning.fleet import Fleet, fleet_of
 from gridtide.planning.lifecycle import follow
 from gridtide.planning.limits import Limits, Offering
-from gridtide.planning.policies import Outlook, policy_of
+from gridtide.planning.policies import policy_of
 from gridtide.planning.supply import free_now
 
 
@@ -67,8 +67,9 @@ def eta_of(snapshot: Snapshot, rules: SiteRules, name: GroupName) -> Eta:
     fleet = fleet_of(group, [follow(worker, evidence) for worker in members if worker.group == name], evidence)
     unsure = _unsure(group, evidence)
     limits = Limits(evidence)
+    limits.maximum[name] = fleet.maximum
     offer = next((offer for offer in fleet.offers if limits.room(offer) > 0), None)
-    obstacle, patience = _policy_words(fleet, evidence)
+    obstacle, patience = _policy_words(fleet)
     obstacle = fleet.halted or unsure or obstacle or (_refusal(fleet, evidence, limits) if offer is None else None)
     first = offer or next(iter(fleet.offers), None)
     return Eta(
@@ -93,14 +94,13 @@ def _has_room(fleet: Fleet) -> bool:
     return any(bin_.free[0] > 0 for bin_ in free_now((), [fleet]))
 
 
-def _policy_words(fleet: Fleet, evidence: Evidence) -> tuple[Reason | None, float]:
+def _policy_words(fleet: Fleet) -> tuple[Reason | None, float]:
     """Whether the policy would launch for one more job, and after how many seconds."""
     if fleet.pinned is not None:
-        return Reason(Cause.AT_MAXIMUM, f"group {fleet.rules.name} is pinned at {fleet.pinned} workers"), 0.0
-    memory = evidence.snapshot.memory.get(fleet.rules.name, GroupMemory())
-    aim = policy_of(fleet.rules.policy).aim(Outlook(evidence.now, (fleet.waiting or 0) + 1, memory))
+        return fleet.obstacle, 0.0
+    aim = policy_of(fleet.rules.policy).aim(replace(fleet.outlook, waiting=(fleet.waiting or 0) + 1))
     if aim.until is not None:
-        return None, max(0.0, aim.until - evidence.now)
+        return None, max(0.0, aim.until - fleet.outlook.now)
     return aim.patience, 0.0
 
 

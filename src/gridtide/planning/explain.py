@@ -124,7 +124,8 @@ def _why_calm(fleet: Fleet, name: str) -> Reason:
     joined = sum(course.state is WorkerState.JOINED for course in fleet.courses)
     figures = f"group {name} has {count(joined, 'joined worker')}"
     if fleet.pinned is not None:
-        return Reason(Cause.SATISFIED, f"{figures}, pinned at {fleet.pinned}")
+        told = f"pinned at {fleet.pinned}" if fleet.aim.patience is None else fleet.aim.patience.text
+        return Reason(Cause.SATISFIED, f"{figures}, {told}")
     if fleet.active() <= fleet.minimum and fleet.minimum > 0:
         return Reason(Cause.AT_MINIMUM, f"{figures}, its minimum is {fleet.minimum}")
     return Reason(Cause.SATISFIED, f"{figures}, and no job that it can run waits for want of one")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gridtide.model.actions import Action, Launch, Terminate
 from gridtide.model.demand import NodeState
 from gridtide.model.readings import fresh
 from gridtide.model.reasons import Cause, Reason
-from gridtide.model.rules import GroupRules
+from gridtide.model.rules import GroupRules, Wishes
 from gridtide.model.snapshot import GroupMemory
 from gridtide.model.workers import WorkerState
 from gridtide.planning.evidence import Evidence
 from gridtide.planning.lifecycle import Course
 from gridtide.planning.limits import Offering, maximum_of, minimum_of, offerings
-from gridtide.planning.policies import Aim, Outlook, policy_of
+from gridtide.planning.policies import Aim, Outlook, Pulse, policy_of
 
 STARTING = frozenset({WorkerState.INTENDED, WorkerState.LAUNCHING, WorkerState.BOOTING})
 _ON_THE_WAY_OUT = frozenset({WorkerState.DRAINING, WorkerState.DRAINED})
@@ -28,6 +28,7 @@ class Fleet:
     """A group, and what this cycle does with it."""
 
     rules: GroupRules
+    outlook: Outlook
     aim: Aim
     minimum: int
     maximum: int
@@ -54,7 +55,7 @@ class Fleet:
         """Why demand starts nothing in this group, whatever the room."""
         if self.halted is not None:
             return self.halted
-        if self.pinned is not None:
+        if self.pinned is not None and self.aim.patience is None:
             return Reason(Cause.AT_MAXIMUM, f"group {self.rules.name} is pinned at {self.pinned} workers")
         return self.aim.patience
 
@@ -88,14 +89,40 @@ def fleet_of(group: GroupRules, courses: list[Course], evidence: Evidence) -> Fl
     if demand is not None:
         mine = (row for row in demand.value if any(name == group.name for name, _ in row.runs_on))
         waiting = sum(row.count for row in mine)
-    memory = evidence.snapshot.memory.get(group.name, GroupMemory())
-    aim = policy_of(group.policy).aim(Outlook(evidence.now, waiting, memory))
-    minimum, maximum = minimum_of(group, evidence), maximum_of(group, evidence)
-    desired = evidence.wishes(group.name).desired
-    wanted = aim.count if desired is None else desired
-    pinned = None if wanted is None else min(max(wanted, minimum), maximum)
+    usable = [course for course in courses if course.usable and course.state is WorkerState.JOINED]
+    outlook = Outlook(
+        now=evidence.now,
+        waiting=waiting,
+        memory=evidence.snapshot.memory.get(group.name, GroupMemory()),
+        workers=len(usable) + sum(course.state in STARTING for course in courses),
+        busy=sum(course.seen is not None and course.seen.running > 0 for course in usable),
+        minimum=minimum_of(group, evidence),
+        maximum=maximum_of(group, evidence),
+        pulses=lambda: tuple(_pulse(course, evidence) for course in usable),
+    )
+    aim = _as_wished(policy_of(group.policy).aim(outlook), outlook, evidence.wishes(group.name))
+    maximum = outlook.maximum if aim.maximum is None else aim.maximum
+    minimum = min(outlook.minimum if aim.minimum is None else aim.minimum, maximum)
+    pinned = None if aim.count is None else min(max(aim.count, minimum), maximum)
     offers = offerings(group, evidence)
-    return Fleet(group, aim, minimum, maximum, pinned, _halted(group, evidence), courses, offers, waiting)
+    return Fleet(group, outlook, aim, minimum, maximum, pinned, _halted(group, evidence), courses, offers, waiting)
+
+
+def _pulse(course: Course, evidence: Evidence) -> Pulse:
+    cores = course.worker.shape.resources.cores
+    heartbeat = evidence.snapshot.heartbeats.get(course.worker.id)
+    return Pulse(cores, None, 0.0) if heartbeat is None else Pulse(cores, heartbeat.at, heartbeat.load)
+
+
+def _as_wished(aim: Aim, outlook: Outlook, wishes: Wishes) -> Aim:
+    """What operators say replaces what the policy says."""
+    if wishes.minimum is not None:
+        aim = replace(aim, minimum=outlook.minimum, why=None if aim.count is None else aim.why)
+    if wishes.maximum is not None or aim.maximum is None or aim.maximum > outlook.maximum:
+        aim = replace(aim, maximum=outlook.maximum)
+    if wishes.desired is not None:
+        aim = replace(aim, count=wishes.desired, idle_only=False, patience=None, why=None)
+    return aim
 
 
 def _halted(group: GroupRules, evidence: Evidence) -> Reason | None:

@@ -36,6 +36,7 @@ def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
     ended, spared = strays(evidence, courses)
     limits = Limits(evidence)
     fleets = _fleets(evidence, courses)
+    limits.maximum.update((name, fleet.maximum) for name, fleet in fleets.items())
     for fleet in fleets.values():
         drain_surplus(fleet, evidence)
         fill_up(fleet, evidence, limits)
@@ -162,6 +163,8 @@ def _timers(
     for fleet in fleets.values():
         if fleet.aim.until is not None:
             timers.append(fleet.aim.until)
+        if fleet.aim.look_again is not None:
+            timers.append(fleet.aim.look_again)
         deploy_time = fleet.aim.deploy_time
         if deploy_time is not None:
             workers = [course.worker for course in fleet.starting()]

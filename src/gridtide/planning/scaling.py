@@ -45,9 +45,13 @@ def fill_up(fleet: Fleet, evidence: Evidence, limits: Limits) -> None:
     missing = fleet.floor - active
     if missing <= 0:
         return
-    cause = Cause.BELOW_MINIMUM if fleet.pinned is None else Cause.BELOW_DESIRED
     text = f"group {fleet.rules.name} has {active} of {count(fleet.floor, 'worker')} to be kept"
-    reason = Reason(cause, text)
+    if fleet.aim.why is not None:
+        reason = Reason(fleet.aim.why.cause, f"{text}: {fleet.aim.why.text}")
+    elif fleet.pinned is None or fleet.aim.idle_only:
+        reason = Reason(Cause.BELOW_MINIMUM, text)
+    else:
+        reason = Reason(Cause.BELOW_DESIRED, text)
     for course in _candidates(fleet, evidence)[:missing]:
         recall(course, fleet, text)
         missing -= 1

@@ -10,6 +10,7 @@ from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import SiteRules
 from gridtide.model.snapshot import Snapshot
 from gridtide.planning.evidence import Evidence
+from gridtide.planning.fleet import fleet_of
 from gridtide.planning.limits import Limits, offerings
 
 
@@ -36,6 +37,7 @@ def _some(
     if warming is not None:
         return [], warming
     limits = Limits(evidence)
+    limits.maximum[group] = fleet_of(evidence.rules.groups[group], [], evidence).maximum
     launches: list[Launch] = []
     refusals: list[Reason] = []
     for offering in offerings(evidence.rules.groups[group], evidence):

@@ -35,33 +35,42 @@ def idle_start(course: Course, seen: Seen) -> float:
 def drain_surplus(fleet: Fleet, evidence: Evidence) -> None:
     """Come down to a lowered maximum or a pinned number, least loss first: intents, booting, idle, busy.
 
-    Busy workers are drained only for what is not reached otherwise; their jobs run to their end.
+    Busy workers are drained only for what is not reached otherwise, and not for a number that its policy wants to reach
+    with idle ones alone; their jobs run to their end.
     """
     if fleet.halted is not None:
         return
     staying = [course for course in fleet.courses if course.state is WorkerState.JOINED] + fleet.starting()
     excess = len(staying) - fleet.maximum
-    text = f"group {fleet.rules.name} has {len(staying)} workers, at most {fleet.maximum} are wanted"
+    busy_ones = excess
+    reason = Reason(Cause.SURPLUS, _with_why(f"has {len(staying)} workers, at most {fleet.maximum} are wanted", fleet))
     replacing = surge_of(fleet)
     if fleet.pinned is not None and fleet.active() - fleet.pinned - replacing > excess:
         excess = fleet.active() - fleet.pinned - replacing
-        text = f"group {fleet.rules.name} has {fleet.active()} workers, {fleet.pinned} are wanted"
+        busy_ones = busy_ones if fleet.aim.idle_only else excess
+        cause = Cause.SURPLUS if fleet.aim.why is None else fleet.aim.why.cause
+        reason = Reason(cause, _with_why(f"has {fleet.active()} workers, {fleet.pinned} are wanted", fleet))
     if excess <= 0:
         return
     unready = [course for course in fleet.starting() if course.state is not WorkerState.LAUNCHING]
     for course in sorted(unready, key=_least_started_first):
         if excess > 0 and evidence.warming(course.worker.group, course.worker.cloud) is None:
-            withdraw(course, fleet, Reason(Cause.WITHDRAWN, text))
-            excess -= 1
+            withdraw(course, fleet, Reason(Cause.WITHDRAWN, reason.text))
+            excess, busy_ones = excess - 1, busy_ones - 1
     joined = [course for course in fleet.usable() if drainable(course, evidence)]
     # Those that cannot be ended yet will be, and run nothing: no busy worker goes in their place.
     later = sum(course.state is WorkerState.LAUNCHING for course in fleet.starting())
     later += sum(course.seen is None for course in fleet.usable())
     for course in sorted(joined, key=lambda course: _surplus_order(course, fleet, evidence)):
         busy = idle_reading(course, evidence) is None
-        if excess - (later if busy else 0) > 0:
-            drain(course, fleet, Reason(Cause.SURPLUS, text))
-            excess -= 1
+        if (busy_ones - later if busy else excess) > 0:
+            drain(course, fleet, reason)
+            excess, busy_ones = excess - 1, busy_ones - 1
+
+
+def _with_why(figures: str, fleet: Fleet) -> str:
+    words = f"group {fleet.rules.name} {figures}"
+    return words if fleet.aim.why is None else f"{words}: {fleet.aim.why.text}"
 
 
 def surge_of(fleet: Fleet) -> int:
@@ -149,7 +158,9 @@ def _why_kept(course: Course, fleet: Fleet, needed: Set[WorkerId], unsure: Reaso
     if fleet.halted is not None:
         return fleet.halted
     if fleet.pinned is not None:
-        return Reason(Cause.KEPT_IDLE, f"{idle}; its group is kept at {count(fleet.pinned, 'worker')}")
+        told = f"its group is kept at {count(fleet.pinned, 'worker')}"
+        told = told if fleet.aim.patience is None else f"{told}: {fleet.aim.patience.text}"
+        return Reason(Cause.KEPT_IDLE, f"{idle}; {told}")
     if course.worker.id in needed:
         return Reason(Cause.KEPT_IDLE, f"{idle}; jobs wait that it can run")
     if unsure is not None:
@@ -166,7 +177,7 @@ def _drain_ripe(fleet: Fleet, ripe: list[_Ripe]) -> None:
             drain(entry.course, fleet, Reason(Cause.IDLE, entry.idle))
             spare -= 1
         else:
-            least = f"group {fleet.rules.name} keeps at least {count(fleet.minimum, 'worker')}"
+            least = _with_why(f"keeps at least {count(fleet.minimum, 'worker')}", fleet)
             _explain(entry.course, Reason(Cause.AT_MINIMUM, f"{entry.idle}; {least}"))
 
 

@@ -35,7 +35,7 @@ from gridtide.sim.world import SimulatedWorld
 from gridtide.store.ports import Owner
 
 EPOCH: Final = 1_700_000_000.0
-"""The clock's start. The workload's own date plays no part: policies by the hour are told in the workload's time."""
+"""The clock's start: a Tuesday, 22:13 UTC. Where a policy goes by the hour, that of the log counts, if it says so."""
 
 GIVE_UP_AFTER: Final = 7 * 86_400.0
 """Seconds in which no job starts or ends, and none is to come, before the run is given up: those left never start."""
@@ -157,7 +157,8 @@ class Simulation:
         self._setting = setting
         self._seed = seed
         self._progress = progress
-        self._clock = LoopClock(EPOCH)
+        self._epoch = EPOCH if trace.epoch == 0.0 or not setting.by_the_hour else trace.epoch
+        self._clock = LoopClock(self._epoch)
         self._jobs = JobRecords()
         self._joined: dict[WorkerId, float] = {}
         self._lost = 0
@@ -181,7 +182,7 @@ class Simulation:
         )
         await keeper.take(lambda _: None)
         await self._controller.load()
-        batch.feed(self._trace.jobs, EPOCH)
+        batch.feed(self._trace.jobs, self._epoch)
         self._world.connected = self._controller
         self._world.start()
         leading = asyncio.create_task(self._controller.lead())
@@ -205,13 +206,12 @@ class Simulation:
             SimulatedCloud(name, clock, self._seed, model, settle=setting.rules.clouds[name].settle)
             for name, model in setting.clouds.items()
         ]
-        self._watch = Watch(setting.rules, self._clouds, lambda: clock.now() - EPOCH)
+        self._watch = Watch(setting.rules, self._clouds, lambda: clock.now() - self._epoch)
         self._watch.attach()
-        lease = min((group.lease for group in setting.groups), default=600.0)
         self._world = SimulatedWorld(
-            self._clouds, self._queue, clock, heartbeat=min(lease / 2, 300.0), attributes=setting.attributes
+            self._clouds, self._queue, clock, heartbeat=setting.heartbeat, attributes=setting.attributes
         )
-        self._world.on_joined = lambda worker: self._joined.setdefault(worker, clock.now() - EPOCH)
+        self._world.on_joined = lambda worker: self._joined.setdefault(worker, clock.now() - self._epoch)
         return batch
 
     def _assembly(self) -> Assembly:
@@ -252,7 +252,7 @@ class Simulation:
             if part >= told + 0.001:
                 told = part
                 self._progress(part)
-            elapsed = now - EPOCH
+            elapsed = now - self._epoch
             if batch.ended_count == total:
                 if self._at_rest() or elapsed > self._moved + _DRAIN_TIME:
                     return 0
@@ -265,11 +265,11 @@ class Simulation:
         return len(self._controller.workers) <= kept
 
     def _started(self, _job: Job, at: float) -> None:
-        self._moved = at - EPOCH
+        self._moved = at - self._epoch
 
     def _ended(self, job: Job, at: float) -> None:
-        self._moved = at - EPOCH
-        self._jobs.add(job.submitted - EPOCH, job.started - EPOCH, at - EPOCH, job.given.cores)
+        self._moved = at - self._epoch
+        self._jobs.add(job.submitted - self._epoch, job.started - self._epoch, at - self._epoch, job.given.cores)
 
     def _lose(self, _job: Job, _at: float) -> None:
         self._lost += 1
@@ -281,9 +281,9 @@ class Simulation:
                 each.worker,
                 cloud.name,
                 each.shape,
-                each.made - EPOCH,
+                each.made - self._epoch,
                 self._joined.get(each.worker),
-                (now if each.ended is None else each.ended) - EPOCH,
+                (now if each.ended is None else each.ended) - self._epoch,
                 cloud.bill.seconds(each, now),
             )
             for cloud in self._clouds

@@ -15,7 +15,7 @@ from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, Generation, GroupName, QueueName, ShapeName
 from gridtide.model.machines import Quota
 from gridtide.model.resources import Resources, Shape
-from gridtide.model.rules import CloudRules, GroupRules, QueuePolicy, SiteRules
+from gridtide.model.rules import CloudRules, GroupRules, LoadPolicy, QueuePolicy, SchedulePolicy, SiteRules
 from gridtide.sim.batch import Order, Placement
 from gridtide.sim.cloud import CloudModel
 from gridtide.sim.trace import Skip, Trace, TraceJob
@@ -30,6 +30,7 @@ STANDARD_PRICE: Final = 0.05
 _ATTRIBUTES: Final[Mapping[str, Attribute]] = MappingProxyType({"Arch": "X86_64", "OpSys": "LINUX"})
 _PER_CORE: Final = Resources(1, 4096, 20_480)
 _STANDARD_CORES: Final = (8, 4, 2, 1)
+_SIGN_OF_LIFE: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,21 @@ class Setting:
     def groups(self) -> tuple[GroupRules, ...]:
         """Those that serve the queue."""
         return tuple(group for group in self.rules.groups.values() if group.queue == self.queue)
+
+    @property
+    def by_the_hour(self) -> bool:
+        """Whether it matters at what time of the day the workload begins."""
+        return any(isinstance(group.policy, SchedulePolicy) for group in self.groups)
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between signs of life: every five minutes, but twice in whatever goes by them."""
+        periods = [min(group.lease / 2, _SIGN_OF_LIFE) for group in self.groups]
+        for policy in (group.policy for group in self.groups):
+            followed = policy.follow if isinstance(policy, SchedulePolicy) else policy
+            if isinstance(followed, LoadPolicy):
+                periods.append(max(min(followed.heard_within, followed.high_for, followed.low_for), 2.0) / 2)
+        return min(periods, default=_SIGN_OF_LIFE)
 
     def shapes_of(self, group: GroupRules) -> tuple[Shape, ...]:
         """What the group may launch."""

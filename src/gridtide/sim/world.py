@@ -148,7 +148,5 @@ class SimulatedWorld:
                 # A worker that is gone by now, or a service that is busy, loses a sign of life and nothing else.
                 with contextlib.suppress(GridtideError):
                     running = len(node.jobs)
-                    used = node.total.cores - node.free[0]
-                    await service.alive(
-                        worker, load=float(used), running=running, draining=node.draining or node.own_will
-                    )
+                    load = 1.0 - node.free[0] / node.total.cores if node.total.cores else 0.0
+                    await service.alive(worker, load=load, running=running, draining=node.draining or node.own_will)

@@ -10,8 +10,16 @@ from gridtide.site.base import is_loopback
 from gridtide.site.database_url import has_password
 from gridtide.site.drivers import CloudSettings, ProcessCloudSettings, QueueSettings
 from gridtide.site.hints import suggestion
+from gridtide.site.locate import Keys
 from gridtide.site.models import CertificateFiles, GroupSettings, ServiceSettings, StoreSettings
-from gridtide.site.policies import FixedPolicySettings, PerJobPolicySettings
+from gridtide.site.policies import (
+    FixedPolicySettings,
+    LoadPolicySettings,
+    PerJobPolicySettings,
+    PolicySettings,
+    SchedulePolicySettings,
+    WindowSettings,
+)
 from gridtide.site.problems import Trouble
 from gridtide.site.units import show_duration
 
@@ -101,8 +109,7 @@ def check_group(name: str, group: GroupSettings, known: Known) -> Iterator[Troub
     if group.minimum > group.maximum:
         what = f"{group.minimum} is more than the maximum of {group.maximum}"
         yield Trouble((*here, "minimum"), what, f"at most {group.maximum}, or a larger maximum")
-    yield from _check_fixed(name, group)
-    yield from _check_single_use(name, group, known)
+    yield from _check_policy((*here, "policy"), group.policy, group, known)
     if group.lease <= 2 * group.heartbeat:
         what = f"{show_duration(group.lease)} would be lost with one late heartbeat"
         right = f"more than twice the heartbeat of {show_duration(group.heartbeat)}"
@@ -112,19 +119,55 @@ def check_group(name: str, group: GroupSettings, known: Known) -> Iterator[Troub
         yield Trouble((*here, shorter), what, right)
 
 
-def _check_fixed(name: str, group: GroupSettings) -> Iterator[Trouble]:
-    policy = group.policy
-    if isinstance(policy, FixedPolicySettings) and not group.minimum <= policy.count <= group.maximum:
-        what = f"{policy.count} is not between minimum and maximum"
-        yield Trouble(("groups", name, "policy", "count"), what, f"{group.minimum} to {group.maximum}")
+def _check_policy(here: Keys, policy: PolicySettings, group: GroupSettings, known: Known) -> Iterator[Trouble]:
+    """What a policy says against what its group says."""
+    match policy:
+        case FixedPolicySettings() if not group.minimum <= policy.count <= group.maximum:
+            what = f"{policy.count} is not between minimum and maximum"
+            yield Trouble((*here, "count"), what, f"{group.minimum} to {group.maximum}")
+        case PerJobPolicySettings():
+            yield from _check_single_use(here, group, known)
+        case LoadPolicySettings():
+            yield from _check_load(here, policy, group)
+        case SchedulePolicySettings():
+            for number, window in enumerate(policy.windows):
+                yield from _check_window((*here, "windows", number), window, group)
+            if isinstance(policy.follow, SchedulePolicySettings):
+                yield Trouble((*here, "follow", "type"), "a schedule cannot follow a schedule", '"queue"')
+            else:
+                yield from _check_policy((*here, "follow"), policy.follow, group, known)
 
 
-def _check_single_use(name: str, group: GroupSettings, known: Known) -> Iterator[Trouble]:
+def _check_single_use(here: Keys, group: GroupSettings, known: Known) -> Iterator[Trouble]:
     """Else its workers would be launched, refused when they join, and launched again."""
     queue = known.queue_settings.get(group.queue)
-    if isinstance(group.policy, PerJobPolicySettings) and queue is not None and not queue.single_use:
+    if queue is not None and not queue.single_use:
         what = f'"per_job" cannot be: a node of {queue.type} (queue {group.queue!r}) takes any number of jobs'
-        yield Trouble(("groups", name, "policy", "type"), what, '"queue"')
+        yield Trouble((*here, "type"), what, '"queue"')
+
+
+def _check_load(here: Keys, policy: LoadPolicySettings, group: GroupSettings) -> Iterator[Trouble]:
+    if policy.low >= policy.high:
+        what = f"{policy.low:g} is not below high, which is {policy.high:g}: workers would come and go for ever"
+        yield Trouble((*here, "low"), what, f"less than {policy.high:g}")
+    if policy.heard_within < 2 * group.heartbeat:
+        what = f"one late heartbeat would be taken for silence: workers report every {show_duration(group.heartbeat)}"
+        yield Trouble((*here, "heard_within"), what, f"at least {show_duration(2 * group.heartbeat)}")
+
+
+def _check_window(here: Keys, window: WindowSettings, group: GroupSettings) -> Iterator[Trouble]:
+    """The maximum of the group is what an operator may rely on, at any hour."""
+    most = group.maximum if window.maximum is None else min(window.maximum, group.maximum)
+    for key, figure in (
+        ("maximum", window.maximum),
+        ("minimum", window.minimum),
+        ("desired", window.desired),
+        ("warm", window.warm),
+    ):
+        limit = group.maximum if key == "maximum" else most
+        if figure is not None and figure > limit:
+            whose = "the group's" if limit == group.maximum else "the window's"
+            yield Trouble((*here, key), f"{figure} is more than {whose} maximum of {limit}", f"at most {limit}")
 
 
 def _check_shapes(name: str, group: GroupSettings, known: Known) -> Iterator[Trouble]:

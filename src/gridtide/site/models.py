@@ -13,11 +13,9 @@ from pydantic import (
     Field,
     PlainValidator,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError
 
 from gridtide.site.base import (
     RESTART,
@@ -34,7 +32,7 @@ from gridtide.site.base import (
 )
 from gridtide.site.context import GroupContextSettings
 from gridtide.site.database_url import DEFAULT_URL, connection_url, read_database_url
-from gridtide.site.policies import POLICIES, PolicySettings
+from gridtide.site.policies import AnyPolicy
 from gridtide.site.units import Duration, Moment, Period, parse_duration, wrong
 
 
@@ -202,25 +200,6 @@ class ControllerSettings(SiteModel):
     )
 
 
-def _policy(value: object, information: ValidationInfo) -> object:
-    if isinstance(value, PolicySettings):
-        return value
-    if not isinstance(value, dict):
-        raise wrong("must be a table", 'for example { type = "queue", idle_for = "5 min" }')
-    try:
-        model = POLICIES.model(value["type"])
-    except KeyError:
-        raise _at_type(wrong("this key is missing", POLICIES.missing()), value) from None
-    except PydanticCustomError as error:
-        raise _at_type(error, value["type"]) from None
-    return model.model_validate(value, context=information.context)
-
-
-def _at_type(error: PydanticCustomError, value: object) -> ValidationError:
-    """The same error, but about the key ``type`` of the table."""
-    return ValidationError.from_exception_data("policy", [{"type": error, "loc": ("type",), "input": value}])
-
-
 def _deadline(value: object) -> object:
     if value is None or value == "auto":
         return None
@@ -252,9 +231,7 @@ class GroupSettings(SiteModel):
         description="Its weight beside other groups where a cloud's quota does not hold what all of them want: with 2 "
         "it may use twice as much as a group with 1.",
     )
-    policy: Annotated[PolicySettings, BeforeValidator(_policy)] = written(
-        {"type": "queue"}, description="How many workers there should be."
-    )
+    policy: AnyPolicy = written({"type": "queue"}, description="How many workers there should be.")
     join_deadline: Annotated[float | None, BeforeValidator(_deadline), _DEADLINE_SCHEMA] = written(
         "auto",
         description='A worker that has not joined by then is given up. "auto": three times as long as machines usually '

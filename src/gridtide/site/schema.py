@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from gridtide.site.base import LONGEST_NAME
 from gridtide.site.loader import NAMED_SECTIONS, SECTIONS
 from gridtide.site.models import GroupSettings
-from gridtide.site.policies import POLICIES
+from gridtide.site.policies import POLICIES, SchedulePolicySettings
 from gridtide.site.registry import CLOUDS, QUEUES
 
 _NAME: Final = {"pattern": r"^[a-z]([a-z0-9-]*[a-z0-9])?$", "maxLength": LONGEST_NAME}
@@ -41,9 +41,10 @@ def schema() -> dict[str, Any]:
         return {"oneOf": [reference(model) for model in variants]}
 
     # The model says "some policy"; which ones there are is known to the registry alone.
-    policy: dict[str, Any] = found[GroupSettings.__name__]["properties"]["policy"]
-    policy.pop("$ref", None)
-    policy.update(one_of([*policies]))
+    for owner, key in ((GroupSettings, "policy"), (SchedulePolicySettings, "follow")):
+        policy: dict[str, Any] = found[owner.__name__]["properties"][key]
+        policy.pop("$ref", None)
+        policy.update(one_of([each for each in policies if each is not owner]))
     found.pop("PolicySettings", None)
     named = {"queues": one_of([*queues]), "clouds": one_of([*clouds]), "groups": reference(GroupSettings)}
     properties: dict[str, Any] = {key: reference(model) for key, model in SECTIONS.items()}

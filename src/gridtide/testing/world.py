@@ -206,9 +206,10 @@ class FakeWorld:
             await asyncio.sleep(heartbeat)
             now = self._clock.now()
             running = len(queue.running_on(agent.worker))
+            load = running / max(agent.machine.resources.cores, 1)
             try:
                 told = await self._service(agent.worker).alive(
-                    agent.worker, load=float(running), running=running, draining=queue.is_draining(agent.worker)
+                    agent.worker, load=load, running=running, draining=queue.is_draining(agent.worker)
                 )
             except (_Unreachable, GridtideError):
                 if now - contact > lease:

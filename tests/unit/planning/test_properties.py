@@ -19,7 +19,17 @@ from gridtide.model.machines import Machine, Machines, MachineState, Quota
 from gridtide.model.readings import Fresh, Missing, Reading, Stale, Unconfirmed, fresh
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.resources import Resources
-from gridtide.model.rules import FixedPolicy, PerJobPolicy, Policy, QueuePolicy, SiteRules, Wishes
+from gridtide.model.rules import (
+    FixedPolicy,
+    LoadPolicy,
+    PerJobPolicy,
+    Policy,
+    QueuePolicy,
+    SchedulePolicy,
+    SiteRules,
+    Window,
+    Wishes,
+)
 from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, OfferHealth, QueueView, Snapshot
 from gridtide.model.workers import HOLDS_MACHINE, Worker, WorkerState, may
 from gridtide.planning import plan
@@ -148,8 +158,15 @@ class Dice(random.Random):
             idle_for=self.choice([0.0, 300.0]),
             deploy_time=self.choice([None, 10.0]),
         )
-        others: list[Policy] = [following, PerJobPolicy(), FixedPolicy(self.few())]
-        return self.choice([following, *others])
+        load = LoadPolicy(add=self.randint(1, 3), remove=self.randint(1, 3), cooldown=self.choice([0.0, 60.0]))
+        others: list[Policy] = [following, PerJobPolicy(), FixedPolicy(self.few()), load]
+        windows = self.several(self.window, 2)
+        schedule = SchedulePolicy(tuple(windows), "UTC", self.choice(others), self.choice([0, 0, 2]))
+        return self.choice([following, following, *others, schedule])
+
+    def window(self) -> Window:
+        begins = self.choice(["* * * * *", "0 0 29 2 *"])
+        return Window(begins, 60.0, self.maybe(self.few()), self.maybe(self.few()), None, self.maybe(self.few()))
 
     def rules(self) -> SiteRules:
         groups = [
@@ -183,20 +200,28 @@ class Dice(random.Random):
     def queue(self, name: str) -> QueueView:
         return QueueView(self.reading(self.demand), self.reading(lambda: self.nodes(name)))
 
+    def heartbeat(self) -> Heartbeat:
+        load = self.choice([0.0, 0.0, 0.5, 0.9, 7.0, float("nan")])
+        return Heartbeat(self.moment(), self.few(), load, draining=False)
+
     def snapshot(self) -> Snapshot:
         held = self.held = {entry.id: entry for entry in self.several(self.worker, 8)}
         queues = QUEUES[:1] if self.rarely() else QUEUES
         clouds = CLOUDS[:1] if self.rarely() else CLOUDS
-        heard = [WorkerId(name) for name in [*NAMES, "ghost"] if self.rarely()]
+        quiet = Heartbeat(NOW - 0.2, 0, 0.0, draining=False) if self.rarely() else None
+        heard = [WorkerId(name) for name in [*NAMES, "ghost"] if quiet is not None or self.rarely()]
+        memory = GroupMemory(*(self.maybe(self.moment()) for _ in range(4)))
+        if quiet is not None:  # all the same for a while, so that the alarm of a low load is reached
+            memory = GroupMemory(low_since=NOW - 700)
         return Snapshot(
             now=NOW,
             started=self.choice([NOW - 5000, NOW - 30]),
             queues={QueueName(name): self.queue(name) for name in queues},
             clouds={CloudName(name): self.cloud() for name in clouds},
             workers=held,
-            heartbeats={name: Heartbeat(self.moment(), self.few(), 0.5, draining=False) for name in heard},
+            heartbeats={name: quiet or self.heartbeat() for name in heard},
             wishes={GroupName(name): self.wishes() for name in ("a", "b") if self.rarely() or self.rarely()},
-            memory={GroupName("a"): GroupMemory(self.maybe(self.moment()))},
+            memory=dict.fromkeys((GroupName("a"), GroupName("b")), memory),
             drain_acknowledged={name: self.moment() for name in held if not self.rarely()},
             undrain_answered={name: self.moment() for name in held if not self.rarely()},
         )
@@ -214,7 +239,7 @@ many = settings(max_examples=EXAMPLES, deadline=None)
 def test_the_dice_reach_every_kind_of_action() -> None:
     """So that no property below holds for want of cases."""
     seen: Counter[tuple[object, ...]] = Counter()
-    for seed in range(700):
+    for seed in range(1500):
         for action in plan(*drawn(seed)).actions:
             before = getattr(action, "before", None)
             seen[(type(action), before, getattr(action, "after", action.reason.cause))] += 1
@@ -225,6 +250,7 @@ def test_the_dice_reach_every_kind_of_action() -> None:
     assert len(steps) >= 9, steps
     causes = {after for kind, _, after in seen if kind in (Launch, Drain)}
     assert causes >= {Cause.DEMAND, Cause.BELOW_MINIMUM, Cause.BELOW_DESIRED, Cause.IDLE, Cause.SURPLUS, Cause.OPERATOR}
+    assert causes >= {Cause.LOAD_HIGH, Cause.LOAD_LOW, Cause.SCHEDULED}
 
 
 def walk(snapshot: Snapshot, decided: Plan) -> Mapping[WorkerId, WorkerState]:
@@ -395,11 +421,12 @@ def test_scaling_needs_fresh_evidence(seed: int) -> None:
                 assert fresh(view.nodes) is not None
         if (
             isinstance(action, Drain)
-            and cause is Cause.IDLE
+            and cause in (Cause.IDLE, Cause.LOAD_LOW)
             and snapshot.workers[action.worker].state is WorkerState.JOINED
         ):
             view = snapshot.queues[rules.groups[snapshot.workers[action.worker].group].queue]
-            assert fresh(view.demand) is not None
+            assert cause is Cause.LOAD_LOW or fresh(view.demand) is not None
+            assert fresh(view.nodes) is not None
             assert listed_running(snapshot, action.worker) == 0
         if isinstance(action, Undrain):
             subject = snapshot.workers[action.worker]

@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 
 from gridtide.errors import SiteFileError
 from gridtide.model.ids import CloudName, GroupName
 from gridtide.model.machines import Quota
-from gridtide.model.rules import CloudRules, QueuePolicy
+from gridtide.model.rules import CloudRules, LoadPolicy, Policy, QueuePolicy, SchedulePolicy, Window
 from gridtide.sim.batch import Order
 from gridtide.sim.cloud import BootTime, Outages, RateLimit, Reclaim
 from gridtide.sim.curves import pieces
@@ -175,6 +177,35 @@ def test_what_fits_on_no_machine_is_left_out_and_counted() -> None:
 def test_memory_is_rounded_up_by_an_eighth_at_most(memory: int, rounded: int) -> None:
     assert coarse(TraceJob(1, 0.0, 1.0, memory=memory)).memory == rounded
     assert memory <= rounded <= memory * 1.125 + 1
+
+
+def with_policy(policy: Policy, **figures: int) -> Setting:
+    base = setting(**figures)  # type: ignore[arg-type]
+    group = replace(base.rules.groups[GROUP], policy=policy)
+    return replace(base, rules=replace(base.rules, groups={GROUP: group}))
+
+
+def test_the_load_policy_hears_of_loads() -> None:
+    workload = trace(*((float(number), 1200.0, 8) for number in range(12)))
+    done = run(workload, with_policy(LoadPolicy(), minimum=1, maximum=4))
+    check(done)
+    assert len(done.jobs) == 12
+    assert len(done.machines) == 4
+    made = [machine.made for machine in done.machines]
+    assert all(later - sooner >= 60.0 for sooner, later in pairwise(made))
+    assert sum(machine.ended < done.length for machine in done.machines) == 3, "all but the minimum were given back"
+
+
+def test_a_schedule_goes_by_the_clock_of_the_log() -> None:
+    eight = datetime(2026, 3, 2, 8, tzinfo=UTC).timestamp()
+    window = Window("0 10 * * *", 3600.0, minimum=2)
+    workload = replace(trace((0.0, 60.0), (6 * 3600.0, 60.0)), epoch=eight)
+    done = run(workload, with_policy(SchedulePolicy((window,))))
+    check(done)
+    made = sorted(machine.made for machine in done.machines)
+    assert made[1:3] == pytest.approx([7200.0, 7200.0], abs=30.0)
+    told = [machine.ended for machine in done.machines if machine.made == made[1]]
+    assert told[0] >= 3 * 3600.0
 
 
 def test_progress_grows_to_the_end() -> None:

@@ -27,7 +27,7 @@ from gridtide.site.htcondor import HTCondorQueueSettings
 from gridtide.site.loader import SECTIONS
 from gridtide.site.models import AliEC2Settings, CertificateFiles, GroupSettings
 from gridtide.site.openstack import OpenstackCloudSettings, OpenstackShapeSettings, OpenstackVolumeSettings
-from gridtide.site.policies import POLICIES
+from gridtide.site.policies import POLICIES, WindowSettings
 from gridtide.site.qemu import QemuCloudSettings
 from gridtide.site.slurm import SlurmQueueSettings
 
@@ -55,6 +55,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "groups": GroupSettings,
     "groups.context": GroupContextSettings,
     **{f"policy: {name}": model for name, model in POLICIES.models().items()},
+    "policy: schedule windows": WindowSettings,
 }
 """Every model, by the name of its table in the page."""
 

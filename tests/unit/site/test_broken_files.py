@@ -47,6 +47,17 @@ def queue(line: str) -> str:
     return SMALL.replace(QUEUE, f"{QUEUE}{line}\n")
 
 
+def with_window(*lines: str, begins: str = 'begins = "0 8 * * *"', lasts: str = 'lasts = "1 h"') -> str:
+    """The small site with a schedule of one window."""
+    keys = [begins] if not any("begins" in line for line in lines) else []
+    return with_group(
+        "[groups.workers.policy]", 'type = "schedule"', "[[groups.workers.policy.windows]]", lasts, *keys, *lines
+    )
+
+
+WINDOW = "workers.policy.windows[0]"
+
+
 def cloud(line: str) -> str:
     """The small site with one more line for its cloud."""
     return SMALL.replace(CLOUD, f"{CLOUD}{line}\n")
@@ -244,6 +255,64 @@ CASES = [
         with_group("minimum = 2", 'policy = { type = "fixed", count = 1 } #<'),
         "workers.policy.count",
         "2 to 4",
+    ),
+    Broken(
+        "low above high",
+        with_group("[groups.workers.policy]", 'type = "load"', "high = 0.2", "low = 0.2 #<"),
+        "workers.policy.low",
+        "less than 0.2",
+    ),
+    Broken(
+        "load in per cent",
+        with_group("[groups.workers.policy]", 'type = "load"', "high = 50 #<"),
+        "workers.policy.high",
+        "at most 1",
+    ),
+    Broken(
+        "load without fresh heartbeats",
+        with_group('heartbeat = "1 min"', "[groups.workers.policy]", 'type = "load"', 'heard_within = "119 s" #<'),
+        "workers.policy.heard_within",
+        "at least 2 min",
+    ),
+    Broken("window without line of cron", with_window('begins = "8:00" #<'), f"{WINDOW}.begins", "mon-fri"),
+    Broken("window at the 61st minute", with_window('begins = "61 8 * * *" #<'), f"{WINDOW}.begins", "mon-fri"),
+    Broken("window of seconds", with_window('begins = "0 0 8 * * *" #<'), f"{WINDOW}.begins", "five fields"),
+    Broken("window that never comes", with_window('begins = "0 0 31 2 *" #<'), f"{WINDOW}.begins", "mon-fri"),
+    Broken("window of a book", with_window(f'begins = "{"1," * 200} * * * *" #<'), f"{WINDOW}.begins", "at most 200"),
+    Broken("window without length", marked(with_window(lasts="")), f"{WINDOW}.lasts", "add lasts"),
+    Broken("window above the group", with_window("maximum = 5 #<"), f"{WINDOW}.maximum", "at most 4"),
+    Broken("window above itself", with_window("maximum = 2", "desired = 3 #<"), f"{WINDOW}.desired", "at most 2"),
+    Broken("too warm", with_window("warm = 5 #<"), f"{WINDOW}.warm", "at most 4"),
+    Broken("window of another key", with_window("target = 5 #<"), f"{WINDOW}.target", "unknown"),
+    Broken(
+        "zone of nowhere",
+        with_group("[groups.workers.policy]", 'type = "schedule"', 'zone = "Europe/Roma" #<'),
+        "workers.policy.zone",
+        "Europe/Rome",
+    ),
+    Broken(
+        "zone of the disk",
+        with_group("[groups.workers.policy]", 'type = "schedule"', 'zone = "../../etc/passwd" #<'),
+        "workers.policy.zone",
+        "Europe/Rome",
+    ),
+    Broken(
+        "schedule of a schedule",
+        with_group("[groups.workers.policy]", 'type = "schedule"', 'follow = { type = "schedule" } #<'),
+        "workers.policy.follow.type",
+        "queue",
+    ),
+    Broken(
+        "schedule that follows too many",
+        with_group("[groups.workers.policy]", 'type = "schedule"', 'follow = { type = "fixed", count = 9 } #<'),
+        "workers.policy.follow.count",
+        "0 to 4",
+    ),
+    Broken(
+        "schedule that follows nobody",
+        with_group("[groups.workers.policy]", 'type = "schedule"', 'follow = { type = "fixd" } #<'),
+        "workers.policy.follow.type",
+        "'fixed'",
     ),
     Broken("lease too short", with_group('lease = "20 s" #<'), "workers.lease", "heartbeat of 10 s"),
     Broken("heartbeat too long", with_group('heartbeat = "5 min" #<'), "workers.heartbeat", "heartbeat of 5 min"),

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from gridtide.site.base import SiteModel
 from gridtide.site.hints import nearest, suggestion
 from gridtide.site.loader import NAMED_SECTIONS, SECTIONS, problems
+from gridtide.site.policies import POLICIES
 from gridtide.site.registry import CLOUDS, QUEUES
 from gridtide.site.schema import schema
 
@@ -117,7 +118,8 @@ def test_the_schema_offers_every_driver_and_policy() -> None:
         types = {made["$defs"][one["$ref"].removeprefix("#/$defs/")]["properties"]["type"]["const"] for one in offered}
         assert types == set(table.names())
     policy = made["$defs"]["GroupSettings"]["properties"]["policy"]
-    assert len(policy["oneOf"]) == 4
+    assert len(policy["oneOf"]) == len(POLICIES.names()) == 6
+    assert len(made["$defs"]["SchedulePolicySettings"]["properties"]["follow"]["oneOf"]) == 5
     assert policy["default"] == {"type": "queue"}
     assert "PolicySettings" not in made["$defs"]
 

@@ -15,7 +15,16 @@ from gridtide.errors import SiteFileError
 from gridtide.model.ids import CloudName, GroupName, QueueName, ShapeName
 from gridtide.model.machines import Quota
 from gridtide.model.resources import Resources, Shape
-from gridtide.model.rules import CloudRules, FixedPolicy, PerJobPolicy, Policy, QueuePolicy
+from gridtide.model.rules import (
+    CloudRules,
+    FixedPolicy,
+    LoadPolicy,
+    PerJobPolicy,
+    Policy,
+    QueuePolicy,
+    SchedulePolicy,
+    Window,
+)
 from gridtide.site.base import is_loopback
 from gridtide.site.drivers import PilotQueueSettings, ProcessCloudSettings
 from gridtide.site.loader import load
@@ -88,6 +97,18 @@ def test_the_planner_gets_it_all(read: Read) -> None:
         ('{ type = "per_job" }', PerJobPolicy(300.0)),
         ('{ type = "per_job", idle_for = "1 min" }', PerJobPolicy(60.0)),
         ('{ type = "fixed", count = 4 }', FixedPolicy(4)),
+        ('{ type = "load" }', LoadPolicy()),
+        (
+            '{ type = "load", high = 0.8, high_for = "1 s", low = 0, low_for = "2 s", cooldown = "3 s", add = 4, '
+            'remove = 5, heard_within = "20 s" }',
+            LoadPolicy(0.8, 1.0, 0.0, 2.0, 3.0, 4, 5, 20.0),
+        ),
+        ('{ type = "schedule" }', SchedulePolicy(())),
+        (
+            '{ type = "schedule", zone = "Europe/Rome", follow = { type = "fixed", count = 1 }, warm = 1, windows = '
+            '[{ begins = " 0 8  * * mon-fri", lasts = "1 h", minimum = 1, maximum = 3, desired = 2, warm = 0 }] }',
+            SchedulePolicy((Window("0 8 * * mon-fri", 3600.0, 1, 3, 2, 0),), "Europe/Rome", FixedPolicy(1), 1),
+        ),
     ],
 )
 def test_policies(read: Read, policy: str, expected: Policy) -> None:

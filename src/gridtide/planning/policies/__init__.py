@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from gridtide.model import rules
-from gridtide.planning.policies.base import Aim, Outlook, Policy
+from gridtide.planning.policies.base import Aim, Outlook, Policy, Pulse
 from gridtide.planning.policies.fixed import KeepCount
+from gridtide.planning.policies.load import FollowLoad
 from gridtide.planning.policies.per_job import OnePerJob
 from gridtide.planning.policies.queue import FollowQueue
+from gridtide.planning.policies.schedule import FollowSchedule
 
-__all__ = ["Aim", "Outlook", "Policy", "policy_of"]
+__all__ = ["Aim", "Outlook", "Policy", "Pulse", "policy_of"]
 
 
 def policy_of(parameters: rules.Policy) -> Policy:
@@ -20,3 +22,7 @@ def policy_of(parameters: rules.Policy) -> Policy:
             return OnePerJob(parameters)
         case rules.FixedPolicy():
             return KeepCount(parameters)
+        case rules.LoadPolicy():
+            return FollowLoad(parameters)
+        case rules.SchedulePolicy():
+            return FollowSchedule(parameters, policy_of(parameters.follow))

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gridtide.model.reasons import Reason
 from gridtide.model.snapshot import GroupMemory
+
+
+class Pulse(NamedTuple):
+    """What one worker that could take jobs last said of its load. A tuple, since there may be thousands."""
+
+    cores: int
+    at: float | None
+    """When it was last heard of; None: never since this controller leads."""
+    load: float
+    """Part of its cores that is used, as it says: any number, or none."""
+
+
+def _no_pulses() -> tuple[Pulse, ...]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +33,16 @@ class Outlook:
     """Waiting jobs that the group's offers could run; None when there is no fresh reading of it."""
     memory: GroupMemory
     """What it wanted remembered in the last cycle."""
+    workers: int = 0
+    """Those that work, could work, or will: joined ones that are not draining, and those on the way."""
+    busy: int = 0
+    """Those of them that run jobs."""
+    minimum: int = 0
+    """As operators or the site file want it."""
+    maximum: int = 0
+    """As operators or the site file want it."""
+    pulses: Callable[[], tuple[Pulse, ...]] = _no_pulses
+    """Of the joined workers that could take jobs. Called by policies that want it: it walks through all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +53,20 @@ class Aim:
     """To be handed back in the next cycle."""
     count: int | None = None
     """A number of workers to have, whatever waits; None: as many as the demand needs."""
+    idle_only: bool = False
+    """``count`` is reached from above with workers that run nothing; while there is none, all stay."""
+    minimum: int | None = None
+    """Never fewer workers than this; None: as in the site file. What operators say counts more."""
+    maximum: int | None = None
+    """Never more; None: as in the site file. Never above it, and what operators say counts more."""
+    why: Reason | None = None
+    """Why ``count``, ``minimum`` and ``maximum`` are what they are. None: they are the site file's own."""
     patience: Reason | None = None
     """Why demand starts nothing for now; None when it does."""
     until: float | None = None
     """When ``patience`` ends if nothing changes."""
+    look_again: float | None = None
+    """When the aim may be another one though nothing happens but time."""
     jobs_per_worker: int | None = None
     """How many jobs a new worker is reckoned to take; None: as many as its shape fits."""
     single_use: bool = False
