@@ -11,8 +11,10 @@ import pytest
 from gridtide.clouds.fake import CloudCall, CloudFault, FakeCloud
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.control import controller
-from gridtide.errors import CloudError, GridtideError, NoCapacity, QueueError, StoreUnavailable
+from gridtide.control.breaker import AFTER_REFUSAL
+from gridtide.errors import CloudError, GridtideError, NoCapacity, QueueError, StoreUnavailable, Throttled
 from gridtide.model.ids import MachineId, WorkerId
+from gridtide.model.machines import Quota
 from gridtide.model.reasons import Cause
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.queues.fake import FakeJobState, FakeQueue, QueueCall, QueueFault
@@ -89,6 +91,46 @@ async def test_a_launch_that_is_refused_is_told_and_not_hammered() -> None:
         assert cycle is not None
         assert "sold out" in cycle.plan.why_group[GROUP].text
         await site.until(lambda: site.queue.count(FakeJobState.DONE) == 2, within=2 * HOUR)
+
+
+@pytest.mark.parametrize("refused_first", [True, False])
+def test_a_cloud_that_grants_a_part_of_a_launch_is_not_asked_again_for_the_rest_at_once(refused_first: bool) -> None:
+    """Start: 4 jobs. Do: of 4 machines in one call the cloud makes some and has no room for others.
+
+    Expected: no call for more within the breaker's first pause, whichever the answer names first.
+    """
+
+    async def main() -> None:
+        async with Site() as site:
+            if refused_first:
+                site.cloud.faults.inject(CloudFault.REFUSE, times=1)
+            else:
+                site.cloud.quota = Quota(machines=3)
+            await site.up()
+            site.submit(4, duration=600)
+            await site.until(lambda: site.launches() == 3, within=MINUTE)
+            await asyncio.sleep(AFTER_REFUSAL - 5)
+            assert site.cloud.record.calls[CloudCall.LAUNCH] == 1
+            await site.until(lambda: site.cloud.record.calls[CloudCall.LAUNCH] == 2, within=MINUTE)
+
+    scenario(main)()
+
+
+@scenario
+async def test_a_cloud_that_throttles_terminates_is_left_alone_for_as_long_as_it_asks() -> None:
+    """Start: 4 workers whose jobs end one after the other. Do: the cloud answers terminates with Retry-After 2 min.
+
+    Expected: that is meant for all machines, not for each of them: one call in 2 min; afterwards all are ended.
+    """
+    async with Site() as site:
+        await site.up()
+        for number in range(4):
+            site.submit(1, duration=600 + 20 * number)
+        error = Throttled("429", retry_after=2 * MINUTE, where="cloud")
+        site.cloud.faults.inject(CloudFault.RAISE, call=CloudCall.TERMINATE, seconds=40 * MINUTE, error=error)
+        await asyncio.sleep(40 * MINUTE)
+        assert 5 <= site.cloud.record.calls[CloudCall.TERMINATE] <= 12
+        await site.until(lambda: site.machines() == 0 and not site.workers, within=4 * MINUTE)
 
 
 @scenario

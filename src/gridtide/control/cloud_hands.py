@@ -88,6 +88,10 @@ class CloudHands:
         self._launching: set[WorkerId] = set()
         self._ending: set[MachineId] = set()
         self._patience: dict[MachineId, tuple[Backoff, float]] = {}
+        self._unended: dict[MachineId, None] = {}
+        """What was asked for last."""
+        self._quiet_until = float("-inf")
+        """The cloud itself asked not to be called before."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_CALLS)
 
@@ -112,12 +116,9 @@ class CloudHands:
         """
         now = self._clock.now()
         asked = dict.fromkeys(machines)
+        self._unended = asked
         self._patience = {machine: kept for machine, kept in self._patience.items() if machine in asked}
-        wanted = [
-            machine
-            for machine in asked
-            if machine not in self._ending and (machine not in self._patience or self._patience[machine][1] <= now)
-        ]
+        wanted = [machine for machine in asked if machine not in self._ending and self._not_before(machine) <= now]
         for start in range(0, len(wanted), _BULK):
             batch = wanted[start : start + _BULK]
             self._ending.update(batch)
@@ -125,7 +126,13 @@ class CloudHands:
 
     def next_attempt(self) -> float | None:
         """When a terminate that has not been confirmed may be tried again."""
-        return min((until for _, until in self._patience.values()), default=None)
+        open_ones = (machine for machine in self._unended if machine not in self._ending)
+        return min((self._not_before(machine) for machine in open_ones), default=None)
+
+    def _not_before(self, machine: MachineId) -> float:
+        """When a machine may be asked for: each has its own patience, and Retry-After is meant for all of them."""
+        kept = self._patience.get(machine)
+        return self._quiet_until if kept is None else max(self._quiet_until, kept[1])
 
     async def stop(self) -> None:
         """Abandon the calls under way: their workers are recorded as LAUNCHING or TERMINATING."""
@@ -230,7 +237,9 @@ class CloudHands:
     ) -> list[Change]:
         now = self._clock.now()
         changes: list[Change] = []
-        for name, outcome in outcomes.items():
+        # Refusals last: of an answer that accepts some and refuses others, what counts is that there is no more room.
+        for name in sorted(outcomes, key=lambda worker: (isinstance(outcomes[worker], CloudError), worker)):
+            outcome = outcomes[name]
             worker = workers.get(name)
             if worker is None:
                 continue  # ended meanwhile; if a machine was made it is found by its tag
@@ -288,8 +297,9 @@ class CloudHands:
                     log.warning("terminate failed", cloud=self.cloud.name, machine=machine, error=str(error))
                 fresh = Backoff(self._random, first=_AGAIN_AFTER, limit=_AGAIN_MOST)
                 backoff, _ = self._patience.get(machine, (fresh, now))
-                wait = max(backoff.failed(), (error.retry_after or 0.0) if isinstance(error, Throttled) else 0.0)
-                self._patience[machine] = (backoff, now + wait)
+                self._patience[machine] = (backoff, now + backoff.failed())
+                if isinstance(error, Throttled):
+                    self._quiet_until = max(self._quiet_until, now + (error.retry_after or 0.0))
             self._observe()
         finally:
             self._ending -= set(batch)
