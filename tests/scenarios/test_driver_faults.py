@@ -117,6 +117,26 @@ def test_a_cloud_that_grants_a_part_of_a_launch_is_not_asked_again_for_the_rest_
 
 
 @scenario
+async def test_a_machine_that_joins_after_a_refusal_is_no_sign_of_room() -> None:
+    """Start: a machine boots. Do: the cloud is sold out, more jobs come, a launch is refused, and the machine joins.
+
+    Expected: the join does not make the cloud look as if it had room: no call within the breaker's first pause.
+    """
+    async with Site() as site:
+        await site.up()
+        site.submit(1, duration=HOUR)
+        await site.until(lambda: site.launches() == 1, within=MINUTE)
+        await asyncio.sleep(50)
+        site.cloud.faults.inject(CloudFault.REFUSE, seconds=HOUR)
+        site.submit(1, duration=HOUR)
+        await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 1, within=MINUTE)
+        assert site.cloud.record.calls[CloudCall.LAUNCH] == 2
+        await asyncio.sleep(AFTER_REFUSAL - 20)
+        assert site.cloud.record.calls[CloudCall.LAUNCH] == 2
+        await site.until(lambda: site.cloud.record.calls[CloudCall.LAUNCH] == 3, within=MINUTE)
+
+
+@scenario
 async def test_a_cloud_that_throttles_terminates_is_left_alone_for_as_long_as_it_asks() -> None:
     """Start: 4 workers whose jobs end one after the other. Do: the cloud answers terminates with Retry-After 2 min.
 

@@ -2,7 +2,8 @@
 
 Closed: launches go through. Open: none until a time that doubles with every failure. Half open: one probe, whose
 outcome decides. A refusal is answered by a launch that is accepted; a machine that never joined only by one that joins:
-a cloud that hands out dead machines with a friendly answer must not look healthy.
+a cloud that hands out dead machines with a friendly answer must not look healthy. A machine that was launched before a
+refusal and joins after it says nothing about room.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class _Circuit:
     error: str = ""
     wants_join: bool = False
     probe: WorkerId | None = None
+    refused_at: float = float("-inf")
+    """When the cloud last said no to a launch, unless it has accepted one since."""
     last_join_launched: float = float("-inf")
     """When the latest-launched worker that ever joined was launched."""
 
@@ -47,6 +50,7 @@ class _Circuit:
 
     def close(self) -> None:
         self.failures, self.until, self.error, self.wants_join, self.probe = 0, float("-inf"), "", False, None
+        self.refused_at = float("-inf")
 
     def allowed(self, now: float) -> int:
         if self.failures == 0:
@@ -80,6 +84,7 @@ class Breaker:
         # Sold out, over quota: that is about this shape. The rest says something about the cloud as a whole.
         narrow = isinstance(error, NoCapacity | QuotaExceeded | LaunchRejected | ImageNotFound)
         circuit = self._circuit(key) if narrow else self._whole
+        circuit.refused_at = now
         if now >= circuit.until:  # the other failures of the same bulk call are one failure
             circuit.open(now, AFTER_REFUSAL if narrow else AFTER_OUTAGE, str(error), at_least)
 
@@ -95,7 +100,8 @@ class Breaker:
     def joined(self, key: Key, launched: float) -> None:
         """A machine joined: the offer works."""
         circuit = self._circuit(key)
-        circuit.close()
+        if launched > circuit.refused_at:
+            circuit.close()
         circuit.last_join_launched = max(circuit.last_join_launched, launched)
 
     def ended(self, worker: WorkerId) -> None:
