@@ -71,6 +71,8 @@ class OpennebulaApi:
         pause = _FIRST_PAUSE
         while True:
             at_least = 0.0
+            if self._closed:
+                raise CloudUnavailable("the driver is closed", where=self.where)
             try:
                 return await self._in_thread(lambda: self._do(method, arguments, read), until)
             except Throttled as error:
@@ -86,20 +88,19 @@ class OpennebulaApi:
                 raise failure
             await asyncio.sleep(wait)
 
-    async def secret(self, until: float) -> str:
+    async def secret(self) -> str:
         """What stands behind the user's name in the credentials file. Raises CloudError."""
-        session = await self._in_thread(lambda: self._guarded(lambda: session_of(self._access.credentials)), until)
-        return session.partition(":")[2]
+        return (await asyncio.to_thread(session_of, self._access.credentials)).partition(":")[2]
 
     def close(self) -> None:
         """Calls under way end by themselves."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._forget()
+        with self._connecting:
+            if self._transport is not None:
+                self._transport.close()
 
     async def _in_thread(self, work: Callable[[], T], until: float) -> T:
-        if self._closed:
-            raise CloudUnavailable("the driver is closed", where=self.where)
         try:
             async with asyncio.timeout_at(until):
                 return await asyncio.get_running_loop().run_in_executor(self._pool, work)
@@ -112,7 +113,8 @@ class OpennebulaApi:
         try:
             return self._guarded(lambda: read(self._connected().ask(method, arguments)))
         except AuthenticationFailed:
-            self._forget()  # credentials may have been renewed in their file: look again next time
+            with self._connecting:  # credentials may have been renewed in their file: look again next time
+                self._server = None
             raise
 
     def _guarded(self, work: Callable[[], T]) -> T:
@@ -129,15 +131,10 @@ class OpennebulaApi:
             if self._server is None:
                 access = self._access
                 session = session_of(access.credentials)
-                self._transport = Transport(access.endpoint, access.timeout, access.authority)
+                if self._transport is None:
+                    self._transport = Transport(access.endpoint, access.timeout, access.authority)
                 self._server = Server(access.endpoint, session, self._transport)
             return self._server
-
-    def _forget(self) -> None:
-        with self._connecting:
-            if self._transport is not None:
-                self._transport.close()
-            self._server = self._transport = None
 
 
 def session_of(file: Path) -> str:
@@ -165,6 +162,6 @@ def failures() -> tuple[type[Exception], ...]:
     from pyone.bindings.supbind import GDSParseError
 
     ours = (CloudError, Refused, Fault, PlainRefusal, Nonsense)
-    odd = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+    odd = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError)
     wire = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError)
     return (*ours, *wire, *odd, LxmlError, OneException, GDSParseError)

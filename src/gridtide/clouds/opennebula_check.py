@@ -27,7 +27,7 @@ _RENEW: Final = "make a new login token before that: see docs/how-to/use-openneb
 async def findings(cloud: OpennebulaCloud, images: Sequence[str], until: float) -> tuple[Finding, ...]:
     """In the order in which one would mend."""
     try:
-        secret = await cloud.api.secret(until)
+        secret = await cloud.api.secret()
         user = await cloud.catalogue.user(until)
     except CloudError as error:
         return (Finding("credentials", Level.ERROR, error.what, error.remedy),)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -18,7 +17,7 @@ from gridtide.site.base import (
     ShapeKey,
     SiteModel,
     Text,
-    is_loopback,
+    check_endpoint,
     written,
 )
 from gridtide.site.drivers import CloudSettings
@@ -29,16 +28,7 @@ _CLUSTER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,127}", re.ASCII)
 
 
 def _endpoint(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        right = False
-    if not right or parts.username is not None or parts.query or parts.fragment or not url.isprintable() or " " in url:
-        raise wrong(f"{url[:60]!r} is not an endpoint", 'for example "https://one.example.org:2633/RPC2"')
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise wrong("would send credentials over a network in the clear", "https://")
-    return url
+    return check_endpoint(url, "https://one.example.org:2633/RPC2")
 
 
 def _cluster(name: str) -> str:
