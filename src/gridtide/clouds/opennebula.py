@@ -32,6 +32,8 @@ READ_PATIENCE: Final = 18.0
 """Seconds that a bulk launch, and any other call of the protocol, may take with all repetitions. Longer than the
 controller's own deadlines (60 s and 20 s unless the site file changes them), and it would not wait for the answer."""
 
+_RELEASE_PATIENCE: Final = 5.0
+"""Seconds for what a listing finds on hold. It must not cost the listing its deadline."""
 _LEAVING: Final = frozenset({MachineState.ENDING, MachineState.GONE})
 
 
@@ -110,6 +112,7 @@ class OpennebulaCloud:
             for worker, machines in by_worker(seen).items()
             if worker not in launching and any(each.held for each in machines)
         ]
+        until = min(until, self._until(_RELEASE_PATIENCE))
         await asyncio.gather(*(self._launcher.settle(machines, until) for machines in left))
 
     async def _terminate(self, machine: MachineId, until: float) -> CloudError | None:

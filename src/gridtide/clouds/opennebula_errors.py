@@ -114,6 +114,7 @@ _IMAGE_WORDS: Final = re.compile(
 )
 _LONG: Final = re.compile(r"[A-Za-z0-9+/=_-]{48,}")
 """What may be user-data, or a secret: never a word of a sentence."""
+_A_DAY: Final = 86_400.0
 _WORDS: Final = 300
 """Characters of the cloud's own words that are passed on."""
 
@@ -195,8 +196,8 @@ def of_status(status: int, retry_after: str, where: str) -> CloudError:
 
 
 def seconds(header: str) -> float | None:
-    """A Retry-After header in seconds; None for a date, or for nothing."""
-    return float(header) if header.isascii() and header.isdigit() else None
+    """A Retry-After header in seconds, up to a day; None for a date, for nothing, or for nonsense."""
+    return min(float(header), _A_DAY) if header.isascii() and header.isdigit() and len(header) < 10 else None
 
 
 def shortened(text: str) -> str:

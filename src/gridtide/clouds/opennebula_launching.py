@@ -90,13 +90,11 @@ class Launcher:
         try:
             async with self._calls:
                 await self._api.call("vm.action", "release", int(chosen.machine.id), read=_nothing, until=until)
-        except (WrongState, CloudUnavailable):
-            pass  # it was released before; or it will be with the next listing
         except (QuotaExceeded, LaunchRejected, AuthenticationFailed) as error:
             gone = await self._end(chosen.machine.id, until)
             return error if gone else CloudUnavailable(f"a machine is on hold: {error}", where=self._api.where)
         except CloudError:
-            pass
+            pass  # it was released before (WrongState); or it will be with the next listing
         return chosen.machine.id
 
     async def _end(self, machine: MachineId, until: float) -> bool:
@@ -124,7 +122,11 @@ class Launcher:
         if request.image is None and not kinds[request.shape].disks:
             what = f"group {request.group} names no image, and the template of {request.shape} has no disk"
             return LaunchRejected(what, where=where, remedy='add image = "NAME" to the group')
-        return None
+        full = self._listing.full(request.shape, self._zone(request) or "")
+        return None if full is None else NoCapacity(full, where=where)
+
+    def _zone(self, request: LaunchRequest) -> Zone | None:
+        return request.zone or next(iter(self._settings.clusters), None)
 
     async def _make(
         self, wanted: Sequence[LaunchRequest], kinds: Mapping[ShapeName, Template], until: float
@@ -144,7 +146,7 @@ class Launcher:
     ) -> MachineId | CloudError:
         """On hold. What OpenNebula said no to is not asked for again in this bulk: 200 equal answers tell no more."""
         key = (request.group, request.shape, request.zone)
-        zone = request.zone or next(iter(self._settings.clusters), None)
+        zone = self._zone(request)
         try:
             image = None if request.image is None else await self._catalogue.image(request.image, until)
             networks = await self._catalogue.networks(until)
@@ -173,7 +175,7 @@ class Launcher:
             return error
         except CloudError as error:
             return error
-        self._listing.learn(made, Tags(self._tag, request.worker, zone or ""))
+        self._listing.learn(made, Tags(self._tag, request.worker, request.shape, zone or ""))
         return made
 
     async def _look_again(

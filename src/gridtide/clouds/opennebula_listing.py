@@ -44,10 +44,17 @@ class Listing:
         self._tags: dict[MachineId, Tags] = {}
         self._waiting: dict[MachineId, float] = {}
         """Since when machines wait for a host (loop time)."""
+        self._full: dict[tuple[str, str], tuple[float, str]] = {}
+        """Of a shape in a cluster: until when none is to be made, and why."""
 
     def learn(self, machine: MachineId, tags: Tags) -> None:
         """Of a machine that was just made."""
         self._tags[machine] = tags
+
+    def full(self, shape: str, zone: str) -> str | None:
+        """Why a machine of this shape would wait in this cluster in vain, as one has lately."""
+        until, why = self._full.get((shape, zone), (0.0, ""))
+        return why if asyncio.get_running_loop().time() < until else None
 
     async def all(self, until: float) -> tuple[Seen, ...]:
         """What is not gone. Raises CloudError."""
@@ -73,8 +80,10 @@ class Listing:
     def _seen(self, each: Listed, its: Tags, waited: float, me: int) -> Seen:
         made = machine(each, its, self._tag, me)
         if made.worker is not None and waited > self._settings.placement:
-            why = each.words or "OpenNebula does not say why"
-            made = replace(made, state=MachineState.BROKEN, message=f"no host has taken it for {waited:.0f} s: {why}")
+            why = f"no host has taken {each.id} for {waited:.0f} s: {each.words or 'OpenNebula does not say why'}"
+            made = replace(made, state=MachineState.BROKEN, message=why)
+            again = asyncio.get_running_loop().time() + self._settings.placement
+            self._full[its.shape, its.zone] = again, why
         return Seen(made, each.held)
 
     async def _pages(self, until: float) -> dict[MachineId, Listed]:

@@ -20,6 +20,7 @@ from gridtide.model.resources import Resources, Shape
 SITE: Final = "GRIDTIDE_SITE"
 WORKER: Final = "GRIDTIDE_WORKER"
 GROUP: Final = "GRIDTIDE_GROUP"
+SHAPE: Final = "GRIDTIDE_SHAPE"
 ZONE: Final = "GRIDTIDE_ZONE"
 """Attributes of our machines, in their user template."""
 
@@ -132,6 +133,7 @@ class Tags:
 
     site: str = ""
     worker: str = ""
+    shape: str = ""
     zone: str = ""
 
 
@@ -171,7 +173,7 @@ def extra_template(
 ) -> str:
     """What is merged into the template: it replaces what has the same name there. Holds the join token."""
     root = ElementTree.Element("TEMPLATE")
-    tags = {SITE: tag, WORKER: request.worker, GROUP: request.group, ZONE: zone or ""}
+    tags = {SITE: tag, WORKER: request.worker, GROUP: request.group, SHAPE: request.shape, ZONE: zone or ""}
     for name, value in {**kind.capacity, **tags}.items():
         _add(root, name, value)
     for disk in disks(kind, image):
@@ -237,7 +239,7 @@ def listed(row: Any) -> Listed:
 def tags(row: Any) -> Tags:
     """Of a machine that was asked for with all its attributes. ``row``: pyone's."""
     said = row.USER_TEMPLATE or {}
-    return Tags(text(said.get(SITE)), text(said.get(WORKER)), text(said.get(ZONE)))
+    return Tags(*(text(said.get(name)) for name in (SITE, WORKER, SHAPE, ZONE)))
 
 
 def machine(each: Listed, tags: Tags, tag: str, owner: int) -> Machine:

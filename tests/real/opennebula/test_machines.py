@@ -12,7 +12,7 @@ from gridtide.clouds.opennebula_machine import USER_DATA_LIMIT, TemplateChoice
 from gridtide.clouds.opennebula_states import LIFE_CYCLE, STATES
 from gridtide.clouds.protocol import Finding, Level
 from gridtide.context.formats import render
-from gridtide.errors import AuthenticationFailed, ImageNotFound, LaunchRejected, QuotaExceeded
+from gridtide.errors import AuthenticationFailed, ImageNotFound, LaunchRejected, NoCapacity, QuotaExceeded
 from gridtide.model.contexts import ContextFormat
 from gridtide.model.ids import MachineId, ShapeName, WorkerId, Zone
 from gridtide.model.machines import MachineState, Quota
@@ -50,6 +50,7 @@ async def test_a_machine_has_its_template_its_image_and_our_tags(tenant: Tenant,
         ("GRIDTIDE_SITE", "torino/private"),
         ("GRIDTIDE_WORKER", W),
         ("GRIDTIDE_GROUP", "grid"),
+        ("GRIDTIDE_SHAPE", "small"),
     ]
     (context,) = machine.vectors("CONTEXT")
     assert context == {
@@ -241,6 +242,25 @@ async def test_a_machine_that_no_host_takes_is_broken_after_a_while(tenant: Tena
     assert seen[None].state is MachineState.STARTING, "nobody asked"
     tenant.nebula.hosts = True
     assert {each.state for each in await cloud.machines()} == {MachineState.RUNNING}
+    await cloud.close()
+
+
+async def test_where_none_found_a_host_no_more_are_made_for_a_while(tenant: Tenant) -> None:
+    tenant.nebula.hosts = False
+    cloud = tenant.cloud(having(placement=3600.0))
+    waits = await made(cloud, tenant, zone=Zone("physics"))
+    await cloud.machines()
+    cloud.listing._waiting[MachineId(str(waits.id))] -= 3601.0  # an hour goes by
+    (seen,) = await cloud.machines()
+    assert seen.state is MachineState.BROKEN
+    requests = [replace(request(f"b{number}"), zone=Zone("physics")) for number in range(3)]
+    refused = await cloud.launch(requests)
+    assert {type(each) for each in refused.values()} == {NoCapacity}
+    assert f"no host has taken {waits.id}" in str(refused[WorkerId("b0")])
+    elsewhere = await cloud.launch(
+        [replace(request("c"), zone=Zone("0")), replace(request("d", shape="large"), zone=Zone("physics"))]
+    )
+    assert all(isinstance(each, str) for each in elsewhere.values())
     await cloud.close()
 
 

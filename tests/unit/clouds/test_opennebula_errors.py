@@ -112,7 +112,15 @@ def test_where_a_redirect_leads_is_for_the_administrator_to_write() -> None:
 
 @pytest.mark.parametrize(
     ("header", "expected"),
-    [("30", 30.0), ("", None), ("-1", None), ("Wed, 21 Oct 2015 07:28:00 GMT", None), ("٣", None)],
+    [
+        ("30", 30.0),
+        ("", None),
+        ("-1", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("٣", None),
+        ("9" * 9, 86_400.0),
+        ("9" * 400, None),
+    ],
 )
 def test_retry_after(header: str, expected: float | None) -> None:
     assert seconds(header) == expected

@@ -67,6 +67,7 @@ def test_user_data_arrives_whole_and_cannot_break_out(user_data: bytes) -> None:
         "GRIDTIDE_SITE",
         "GRIDTIDE_WORKER",
         "GRIDTIDE_GROUP",
+        "GRIDTIDE_SHAPE",
         "GRIDTIDE_ZONE",
         "DISK",
         "NIC",

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import xmlrpc.client
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from lxml.etree import LxmlError
@@ -74,7 +83,7 @@ class Scripted(Transport):
         super().__init__("http://127.0.0.1:1", 1.0, None)
         self.body = body
 
-    def request(self, host: object, handler: object, request_body: object, verbose: bool = False) -> object:
+    def request(self, host: object, handler: object, request_body: object, verbose: bool = False) -> Any:
         return values(self.body)
 
 
@@ -154,17 +163,26 @@ def test_faults_name_the_method() -> None:
 # --- HTTP
 
 
+def received(connection: socket.socket) -> bytes:
+    """A whole request."""
+    got = b""
+    while not got.endswith(b"</methodCall>\n"):
+        piece = connection.recv(65_536)
+        assert piece
+        got += piece
+    return got
+
+
 @contextmanager
-def peer(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+def peer(talk: Callable[[socket.socket], None], *, reads: bool = True) -> Iterator[str]:
     """One connection is taken, its request read, and ``talk`` answers."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection:
-            got = b""
-            while not got.endswith(b"</methodCall>\n"):
-                got += connection.recv(65_536)
+            if reads:
+                received(connection)
             with contextlib.suppress(OSError):  # the other side has had enough
                 talk(connection)
 
@@ -233,6 +251,49 @@ def test_a_status_is_told_with_how_long_to_wait(status: str) -> None:
     with peer(lambda to: to.sendall(talk)) as url, pytest.raises(PlainRefusal) as raised:
         call(url)
     assert (raised.value.status, raised.value.retry_after) == (int(status[:3]), "7")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Key and certificate of 127.0.0.1, signed by itself, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "one")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "one.pem"
+    plain = serialization.NoEncryption()
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return file
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_endpoint_is_believed_by_its_authority_alone(certificate: Path, known: bool) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    asked: list[bytes] = []
+
+    def talk(to: socket.socket) -> None:
+        with context.wrap_socket(to, server_side=True) as safe:
+            asked.append(received(safe))
+            safe.sendall(http(answer(True, "6.10.0", 0)))
+
+    with peer(talk, reads=False) as url:
+        transport = Transport(url.replace("http:", "https:"), 10.0, certificate if known else None)
+        server = Server(url.replace("http:", "https:"), "user:secret", transport)
+        if known:
+            assert server.ask("system.version", ()) == "6.10.0"
+        else:
+            with pytest.raises(httpx.ConnectError):
+                server.ask("system.version", ())
+        transport.close()
+    assert bool(asked) is known, "no credentials are sent to who is not believed"
 
 
 def test_the_time_outs_of_other_sockets_are_left_alone() -> None:
