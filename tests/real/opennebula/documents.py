@@ -27,6 +27,8 @@ class Machine:
     life_cycle: int = 0
     since: float = field(default_factory=time.monotonic)
     """When it came into this state."""
+    ran: bool = False
+    """Whether it ever was on a host."""
 
     def first(self, name: str) -> str:
         """Of its attributes of one part; empty where there is none."""

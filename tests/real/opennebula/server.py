@@ -109,6 +109,7 @@ class OpenNebula:
         with self._lock:
             each = self.machines[int(number)]
             each.state, each.life_cycle, each.since = state, life_cycle, time.monotonic()
+            each.ran = each.ran or state == ACTIVE
 
     def make(self, uid: int, name: str, rows: Attributes, *, hold: bool = False) -> int:
         """A machine, without any check."""
