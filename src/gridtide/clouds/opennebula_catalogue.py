@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gridtide.clouds.opennebula_api import OpennebulaApi
-from gridtide.clouds.opennebula_machine import ID, OpennebulaSettings, Template, template, vectors
+from gridtide.clouds.opennebula_machine import ID, OpennebulaSettings, Template, boot_disk, template, vectors
 from gridtide.clouds.opennebula_quota import Limit, limits
 from gridtide.errors import ImageNotFound, LaunchRejected
 from gridtide.model.ids import ShapeName
@@ -130,12 +130,13 @@ class Catalogue:
         return tuple(each.id for each in chosen.values() if each is not None)
 
     async def _disk(self, row: Named, me: int, until: float) -> int:
-        """MiB of the image of a template's first disk; 0 where that is not known."""
-        for disk in vectors(row.body, "DISK")[:1]:
-            if "SIZE" not in disk and (name := disk.get("IMAGE_ID") or disk.get("IMAGE")):
-                image = _choose(name, await self._images(until), me)
-                return 0 if image is None else image.size
-        return 0
+        """MiB of the image that a template boots from; 0 where that is not known."""
+        disk, _ = boot_disk(vectors(row.body, "DISK"))
+        name = disk.get("IMAGE_ID") or disk.get("IMAGE")
+        if not name or "SIZE" in disk:
+            return 0
+        image = _choose(name, await self._images(until), me)
+        return 0 if image is None else image.size
 
     async def _images(self, until: float) -> list[Named]:
         found: list[Named] = await self._keep("images", lambda: self._pool("imagepool.info", "IMAGE", until))

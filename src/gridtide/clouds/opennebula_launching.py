@@ -15,7 +15,14 @@ from gridtide.clouds.opennebula_api import OpennebulaApi
 from gridtide.clouds.opennebula_catalogue import Catalogue
 from gridtide.clouds.opennebula_errors import Answered, MachineNotFound, WrongState
 from gridtide.clouds.opennebula_listing import Listing, Seen
-from gridtide.clouds.opennebula_machine import USER_DATA_LIMIT, OpennebulaSettings, Tags, Template, extra_template
+from gridtide.clouds.opennebula_machine import (
+    USER_DATA_LIMIT,
+    OpennebulaSettings,
+    Tags,
+    Template,
+    boot_disk,
+    extra_template,
+)
 from gridtide.clouds.opennebula_quota import Room
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.errors import (
@@ -119,8 +126,8 @@ class Launcher:
         if len(request.user_data) > USER_DATA_LIMIT:
             what = f"its user-data has {len(request.user_data)} bytes, of which {USER_DATA_LIMIT} reach a machine"
             return LaunchRejected(what, where=where, remedy="let the machine fetch its context")
-        if request.image is None and not kinds[request.shape].disks:
-            what = f"group {request.group} names no image, and the template of {request.shape} has no disk"
+        if request.image is None and not boot_disk(kinds[request.shape].disks)[0]:
+            what = f"group {request.group} names no image, and the template of {request.shape} has none"
             return LaunchRejected(what, where=where, remedy='add image = "NAME" to the group')
         full = self._listing.full(request.shape, self._zone(request) or "")
         return None if full is None else NoCapacity(full, where=where)

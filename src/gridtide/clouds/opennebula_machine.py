@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -91,7 +91,7 @@ class Template:
     capacity: Mapping[str, str]
     """What the site file has otherwise than the template."""
     disk: int | None = None
-    """MiB of the first disk, as the site file has it."""
+    """MiB of the disk to boot from, as the site file has it."""
     disks: tuple[Mapping[str, str], ...] = ()
     context: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     requirements: str = ""
@@ -138,7 +138,7 @@ class Tags:
 
 
 def template(id: int, body: Mapping[str, Any], choice: TemplateChoice, disk_size: int) -> Template:
-    """``body``: its attributes. ``disk_size``: MiB of the first disk's image, 0 where that is not known."""
+    """``body``: its attributes. ``disk_size``: MiB of the image to boot from, 0 where that is not known."""
     cores, memory = number(body.get("VCPU")) or 1, number(body.get("MEMORY"))
     share = fraction(body.get("CPU")) or float(cores)
     disks = tuple(vectors(body, "DISK"))
@@ -150,7 +150,8 @@ def template(id: int, body: Mapping[str, Any], choice: TemplateChoice, disk_size
     if choice.memory is not None and choice.memory != memory:
         memory = choice.memory
         capacity["MEMORY"] = str(memory)
-    disk = number(disks[0].get("SIZE")) or disk_size if disks else 0
+    boot, _ = boot_disk(disks)
+    disk = number(boot.get("SIZE")) or disk_size
     gpus = sum(str(each.get("CLASS", "")).startswith(_DISPLAY) for each in vectors(body, "PCI"))
     resources = Resources(
         cores, memory, disk if choice.disk is None else choice.disk, gpus if choice.gpus is None else choice.gpus
@@ -188,16 +189,19 @@ def extra_template(
 
 
 def disks(kind: Template, image: int | None) -> tuple[Mapping[str, str], ...]:
-    """The template's, the first one with this image and of the shape's size. Empty: nothing is to be changed."""
-    first = dict(kind.disks[0]) if kind.disks else {}
+    """The template's, the one to boot from with this image and of the shape's size. Empty: nothing is to be changed."""
+    boot, others = boot_disk(kind.disks)
     if image is not None:
-        first = {name: value for name, value in first.items() if name not in _IMAGE_OF_DISK}
-        first["IMAGE_ID"] = str(image)
-    if not first or (image is None and kind.disk is None):
+        boot = {name: value for name, value in boot.items() if name not in _IMAGE_OF_DISK} | {"IMAGE_ID": str(image)}
+    if not boot or (image is None and kind.disk is None):
         return ()
-    if kind.disk is not None:
-        first["SIZE"] = str(kind.disk)
-    return (first, *kind.disks[1:])
+    return (boot if kind.disk is None else {**boot, "SIZE": str(kind.disk)}, *others)
+
+
+def boot_disk(disks: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], tuple[Mapping[str, str], ...]]:
+    """The first with an image, and the others: those without one are made empty."""
+    at = next((at for at, disk in enumerate(disks) if _IMAGE_OF_DISK & disk.keys()), None)
+    return ({}, tuple(disks)) if at is None else (dict(disks[at]), (*disks[:at], *disks[at + 1 :]))
 
 
 def context(request: LaunchRequest) -> dict[str, str]:

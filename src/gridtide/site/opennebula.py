@@ -49,7 +49,7 @@ class OpennebulaShapeSettings(SiteModel):
     cores: PositiveCount | None = written(None, description="Virtual cores. Left out: the template's.")
     memory: PositiveSize | None = written(None, description="Memory. Left out: the template's.")
     disk: PositiveSize | None = written(
-        None, description="Size of the first disk. Left out: the template's, or that of its image."
+        None, description="Size of the disk that has the image. Left out: the template's, or that of its image."
     )
     gpus: Count | None = written(None, description="GPUs. Left out: the display controllers of the template's PCI.")
 

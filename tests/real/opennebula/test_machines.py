@@ -111,9 +111,11 @@ async def test_requirements_of_the_template_still_hold(tenant: Tenant, cloud: Op
     assert machine.said("SCHED_REQUIREMENTS") == '(ARCH = "x" | FREE_CPU > 1) & (CLUSTER_ID = 100)'
 
 
-async def test_disks_beside_the_first_are_kept(tenant: Tenant, cloud: OpennebulaCloud) -> None:
-    tenant.nebula.templates[0].attributes.append(("DISK", {"TYPE": "swap", "SIZE": "1024"}))
-    assert (await made(cloud, tenant)).vectors("DISK") == [{"IMAGE_ID": "7"}, {"TYPE": "swap", "SIZE": "1024"}]
+async def test_other_disks_are_kept(tenant: Tenant, cloud: OpennebulaCloud) -> None:
+    swap = {"TYPE": "swap", "SIZE": "1024"}
+    tenant.nebula.templates[0].attributes.insert(0, ("DISK", swap))
+    assert (await cloud.shapes())[0].resources.disk == 10_240, "not that of the swap"
+    assert (await made(cloud, tenant)).vectors("DISK") == [{"IMAGE_ID": "7"}, swap], "the image is booted from"
 
 
 async def test_without_an_image_it_is_the_templates(tenant: Tenant, cloud: OpennebulaCloud) -> None:
