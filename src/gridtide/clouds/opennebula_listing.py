@@ -111,10 +111,11 @@ class Listing:
         names = sorted(set(rows) - known.keys(), key=int)
         for at in range(0, len(names), _AT_ONCE):
             asked = names[at : at + _AT_ONCE]
-            known.update(await self._api.call("vmpool.infoset", ",".join(asked), True, read=_tags_of_all, until=until))
+            found = await self._api.call("vmpool.infoset", ",".join(asked), True, read=_tags_of_all, until=until)
             for name in asked:
-                if name not in known:
-                    known[name] = await self._ask_one(name, until)
+                known[name] = found[name] if name in found else await self._ask_one(name, until)
+            # Also when this listing comes to nothing: the next one of a large cloud gets further.
+            self._tags.update({name: known[name] for name in asked})
         return known
 
     async def _ask_one(self, name: MachineId, until: float) -> Tags:

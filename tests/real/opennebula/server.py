@@ -227,7 +227,7 @@ class OpenNebula:
 
     def _vmpool_infoset(self, _uid: int, numbers: str, extended: bool) -> str:
         asked = {int(each) for each in numbers.split(",")}
-        rows = [each for each in self.machines.values() if each.id in asked]
+        rows = [self.machines[each] for each in asked if each in self.machines]
         return documents.pool("VM_POOL", (documents.machine(each, extended=extended) for each in rows))
 
     def _vm_info(self, _uid: int, number: int) -> str:

@@ -430,6 +430,27 @@ async def test_whose_a_machine_is_is_asked_once(tenant: Tenant) -> None:
     await cloud.close()
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_a_listing_that_comes_to_nothing_spares_the_next_one_work(tenant: Tenant, proxy: FaultProxy) -> None:
+    cloud = tenant.cloud(having(page=500), endpoint=proxy.url)
+    for number in range(150):
+        tenant.nebula.make(OURS, f"x{number}", [])
+
+    def break_down(method: str, arguments: tuple[object, ...]) -> Given | None:
+        if tenant.nebula.calls["one.vmpool.infoset"] < 2:
+            return None
+        return (False, "[one.vmpool.infoset] Internal error", 0x2000)
+
+    tenant.nebula.hook = break_down
+    with pytest.raises(CloudUnavailable):
+        await cloud.machines()
+    tenant.nebula.hook = None
+    tenant.nebula.calls.clear()
+    assert len(await cloud.machines()) == 150
+    assert tenant.nebula.calls["one.vmpool.infoset"] == 1, "for the other fifty"
+    await cloud.close()
+
+
 async def test_a_machine_that_a_set_leaves_out_is_asked_for_alone(tenant: Tenant, cloud: OpennebulaCloud) -> None:
     ours, theirs = tenant.nebula.make(OURS, W, [*TAGS]), int(await tenant.add_foreign())
 
