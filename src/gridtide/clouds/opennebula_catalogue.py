@@ -168,7 +168,7 @@ def _choose(name: str, rows: Iterable[Named], me: int) -> Named | None:
     """By its number; else ours of this name; else the administrator's."""
     if ID.fullmatch(name):
         return next((each for each in rows if each.id == int(name)), None)
-    named = {each.owner: each for each in rows if each.name == name and each.owner in (me, _ADMINISTRATOR)}
+    named = {each.owner: each for each in rows if each.name == name}
     return named.get(me) or named.get(_ADMINISTRATOR)
 
 

@@ -219,9 +219,9 @@ def by_worker(seen: Iterable[Seen]) -> dict[WorkerId, list[Seen]]:
 
 
 def _preference(each: Seen) -> tuple[bool, bool, int]:
-    """Of a worker's machines: one that is not ending, one that runs already, the first that was made."""
+    """Of a worker's machines: one that was released already, one that is not ending, the first that was made."""
     ending = each.machine.state in (MachineState.ENDING, MachineState.GONE)
-    return (ending, each.held, int(each.machine.id))
+    return (each.held, ending, int(each.machine.id))
 
 
 def _machine_id(answer: object) -> MachineId:

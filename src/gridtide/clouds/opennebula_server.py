@@ -23,9 +23,6 @@ from gridtide.clouds.opennebula_errors import Fault, Nonsense, PlainRefusal, Ref
 
 LARGEST: Final = 64 * 1024 * 1024
 """Bytes of one answer. A page of 500 machines has about one million; thousands of templates have ten."""
-_DEEPEST: Final = 32
-"""Elements within elements of an XML-RPC answer; OpenNebula's have seven."""
-
 _BEGINS: Final = re.compile(r"<([A-Z_]+)[ />]", re.ASCII)
 """A document that begins with its root element: entities and other encodings can only be declared in front of it."""
 
@@ -67,26 +64,13 @@ def values(body: bytes) -> Any:
     target = xmlrpc.client.Unmarshaller()
     target.xml(None, None)  # type: ignore[arg-type]  # the parser decodes
     parser = expat.ParserCreate()
-    depth = 0
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > _DEEPEST:
-            raise Nonsense("it is nested too deeply")
-        target.start(tag, attributes)
-
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        target.end(tag)
 
     def refuse(*_: object) -> None:
         raise Nonsense("it declares a document type")
 
     parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
+    parser.StartElementHandler = target.start
+    parser.EndElementHandler = target.end
     parser.CharacterDataHandler = target.data
     try:
         parser.Parse(body, True)
@@ -115,7 +99,7 @@ class Server(OneServerXRPC):  # type: ignore[misc]  # pyone has no types
             raise Nonsense("it is not OpenNebula's")
         done, value, code = answer[:3]
         if not done:
-            raise Refused(code if isinstance(code, int) else 0, str(value))
+            raise Refused(code if isinstance(code, int) else 0, value if isinstance(value, str) else "")
         if isinstance(value, str) and (not value or (value.lstrip()[:1] == "<" and not _BEGINS.match(value))):
             raise Nonsense("it does not begin with its root element")
         return answer

@@ -250,6 +250,25 @@ async def test_one_that_runs_is_kept_and_the_one_on_hold_ended(tenant: Tenant, c
     assert not tenant.nebula.machine(held).ran
 
 
+async def test_where_one_is_ending_the_one_on_hold_is_ended_too(tenant: Tenant, cloud: OpennebulaCloud) -> None:
+    held = tenant.nebula.make(OURS, W, [*TAGS], hold=True)
+    ending = tenant.nebula.make(OURS, W, [*TAGS])
+    tenant.nebula.put(ending, ACTIVE, EPILOG)
+    tenant.nebula.pace = 60.0
+    await cloud.machines()
+    assert tenant.ids() == [str(ending)]
+    assert not tenant.nebula.machine(held).ran
+
+
+async def test_of_two_that_run_one_that_is_not_ending_is_the_workers(tenant: Tenant, cloud: OpennebulaCloud) -> None:
+    ending, runs = (tenant.nebula.make(OURS, W, [*TAGS]) for _ in range(2))
+    tenant.nebula.put(ending, ACTIVE, EPILOG)
+    tenant.nebula.put(runs, ACTIVE, RUNNING)
+    tenant.nebula.pace = 60.0
+    assert await launch_one(cloud) == str(runs)
+    assert tenant.ids() == [str(ending), str(runs)], "what is released is the controller's to end"
+
+
 async def test_what_a_crash_left_on_hold_is_released_by_a_listing(tenant: Tenant, cloud: OpennebulaCloud) -> None:
     left = tenant.nebula.make(OURS, W, [*TAGS], hold=True)
     theirs = tenant.nebula.make(OURS, "by hand", [], hold=True)

@@ -57,10 +57,9 @@ def test_a_good_answer() -> None:
         f"<?xml version='1.0'?>{BOMB}<methodResponse><params><param><value>&j;</value></param></params>".encode(),
         answer(True, 7, 0).replace(b"<methodResponse>", b"<!DOCTYPE x SYSTEM 'file:///etc/passwd'><methodResponse>"),
         answer(True, 7, 0).replace(b"<methodResponse>", b"<!DOCTYPE x><methodResponse>").decode().encode("utf-16"),
-        b"<methodResponse><params><param>" + b"<value><array><data>" * 100_000,
         b"<methodResponse>&undefined;</methodResponse>",
     ],
-    ids=range(10),
+    ids=range(9),
 )
 def test_what_is_not_read(body: bytes) -> None:
     with pytest.raises(Nonsense):
@@ -133,6 +132,14 @@ def test_a_broken_document_raises_what_is_known(document: str) -> None:
 def test_a_number_that_is_none_raises_what_is_known() -> None:
     with pytest.raises(failures()):
         ask(answer(True, "<VM><ID>seven</ID></VM>", 0))
+
+
+@pytest.mark.parametrize("head", [b"", b"<value><boolean>0</boolean></value>"])
+def test_an_answer_that_is_nested_without_an_end(head: bytes) -> None:
+    deep = b"<value><array><data>" * 50_000 + b"</data></array></value>" * 50_000
+    inside = b"<value><array><data>" + head + deep + deep + b"</data></array></value>"
+    with pytest.raises((Nonsense, Refused)):
+        ask(b"<methodResponse><params><param>" + inside + b"</param></params></methodResponse>")
 
 
 @pytest.mark.parametrize("found", [(True,), (True, 7), ("yes", 7, 0), (1, 7, 0), ({}, 7, 0)])
