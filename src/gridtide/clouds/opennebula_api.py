@@ -66,9 +66,12 @@ class OpennebulaApi:
     ) -> T:
         """Call ``one.METHOD``, and again where ``again`` allows, as long as it can end before ``until`` (loop time).
 
-        ``read`` gets a number, a text or pyone's object and makes of it what is answered. Raises CloudError.
+        ``read`` gets a number, a text or pyone's object and makes of it what is answered. Raises CloudError; Throttled
+        when no call was made.
         """
         pause = _FIRST_PAUSE
+        if asyncio.get_running_loop().time() >= until:
+            raise Throttled("no time was left for the call", where=self.where)
         while True:
             at_least = 0.0
             if self._closed:

@@ -1,6 +1,7 @@
 """What the driver makes of an OpenNebula in trouble: faults of the proxy in front of it, and refusals of its own."""
 
 import asyncio
+import time
 import xmlrpc.client
 from collections.abc import AsyncIterator
 
@@ -180,6 +181,35 @@ async def test_what_was_throttled_throughout_was_not_made(
     assert isinstance(error, Throttled)
     assert error.retry_after == 60.0
     assert tenant.ids() == []
+
+
+async def test_who_would_wait_too_long_is_throttled_without_a_call(
+    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = tenant.cloud(having(calls=1))
+    await cloud.launch([asked("before")])
+    monkeypatch.setattr("gridtide.clouds.opennebula.LAUNCH_PATIENCE", 2.0)
+    tenant.nebula.hook = lambda method, arguments: time.sleep(0.7) if method == INSTANTIATE else None
+    answers = await cloud.launch([asked(f"grid-{number}") for number in range(8)])
+    throttled = [answer for answer in answers.values() if isinstance(answer, Throttled)]
+    assert throttled
+    assert len(throttled) == 8 + 1 - tenant.nebula.calls[INSTANTIATE]
+    await cloud.close()
+
+
+async def test_a_launch_that_failed_inside_is_not_made_again_unless_looks_have_missed_it(
+    tenant: Tenant, cloud: OpennebulaCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridtide.clouds.opennebula.LAUNCH_PATIENCE", 3.0)
+    await cloud.launch([asked("before")])
+
+    def break_down(method: str, arguments: tuple[object, ...]) -> Given | None:
+        broken = method == INSTANTIATE or (method == "one.vmpool.info" and tenant.nebula.calls[INSTANTIATE] > 1)
+        return (False, f"[{method}] Internal error", 0x2000) if broken else None
+
+    tenant.nebula.hook = break_down
+    assert isinstance(await launch_one(cloud), CloudUnavailable)
+    assert tenant.nebula.calls[INSTANTIATE] == 2
 
 
 @pytest.mark.parametrize(
@@ -495,6 +525,17 @@ async def test_a_terminate_is_got_through(
     proxy.add(fault, call="one.vm.action", times=1)
     assert await cloud.terminate([machine]) == {machine: None}
     assert tenant.ids() == []
+
+
+async def test_an_end_whose_answer_is_lost_is_no_error_while_it_takes_its_time(
+    tenant: Tenant, proxy: FaultProxy, cloud: OpennebulaCloud
+) -> None:
+    machine = await launched(cloud)
+    assert running(tenant) == [machine]
+    tenant.nebula.pace = 60.0
+    proxy.add(HttpFault.LOST, call="one.vm.action", times=1)
+    assert await cloud.terminate([machine]) == {machine: None}
+    assert [each.life_cycle for each in tenant.living()] == [EPILOG]
 
 
 async def test_a_machine_that_is_ending_is_not_ended_again(tenant: Tenant, cloud: OpennebulaCloud) -> None:
