@@ -13,6 +13,9 @@ from gridtide.clouds.ec2 import Ec2Cloud
 from gridtide.clouds.ec2_api import Access
 from gridtide.clouds.ec2_machine import Ec2Settings, InstanceType
 from gridtide.clouds.ec2_rate import Rate, Rates
+from gridtide.clouds.opennebula import OpennebulaCloud
+from gridtide.clouds.opennebula_api import Access as OpennebulaAccess
+from gridtide.clouds.opennebula_machine import OpennebulaSettings, TemplateChoice
 from gridtide.clouds.openstack import OpenstackCloud
 from gridtide.clouds.openstack_api import Access as OpenstackAccess
 from gridtide.clouds.openstack_machine import FlavorChoice, OpenstackSettings
@@ -43,6 +46,7 @@ from gridtide.site.drivers import (
 )
 from gridtide.site.ec2 import Ec2CloudSettings, Ec2RateSettings
 from gridtide.site.htcondor import HTCondorQueueSettings
+from gridtide.site.opennebula import OpennebulaCloudSettings
 from gridtide.site.openstack import OpenstackCloudSettings
 from gridtide.site.qemu import QemuCloudSettings
 from gridtide.site.site import Site
@@ -73,6 +77,8 @@ def make_cloud(name: CloudName, settings: CloudSettings, site: str) -> Cloud:
         return Ec2Cloud(name, site, access, _ec2_settings(settings), settle=settings.settle)
     if isinstance(settings, OpenstackCloudSettings):
         return _openstack_cloud(name, settings, site)
+    if isinstance(settings, OpennebulaCloudSettings):
+        return _opennebula_cloud(name, settings, site)
     raise SiteFileError(f"no driver for clouds of type {settings.type!r} is installed", where=f"clouds.{name}")
 
 
@@ -111,6 +117,23 @@ def _openstack_cloud(name: CloudName, settings: OpenstackCloudSettings, site: st
         calls=settings.calls,
     )
     return OpenstackCloud(name, site, OpenstackAccess(*place, timeout=settings.timeout), how, settle=settings.settle)
+
+
+def _opennebula_cloud(name: CloudName, settings: OpennebulaCloudSettings, site: str) -> OpennebulaCloud:
+    access = OpennebulaAccess(settings.endpoint, settings.credentials, settings.authority, timeout=settings.timeout)
+    how = OpennebulaSettings(
+        templates=tuple(
+            TemplateChoice(
+                ShapeName(shape), each.template or shape, each.price, each.cores, each.memory, each.disk, each.gpus
+            )
+            for shape, each in settings.shapes.items()
+        ),
+        clusters=tuple(Zone(each) for each in settings.clusters),
+        networks=settings.networks,
+        placement=settings.placement,
+        calls=settings.calls,
+    )
+    return OpennebulaCloud(name, site, access, how, settle=settings.settle)
 
 
 def _ec2_settings(settings: Ec2CloudSettings) -> Ec2Settings:

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gridtide.clouds import openstack_check
+from gridtide.clouds.flights import join
 from gridtide.clouds.openstack_api import Access, OpenstackApi, Service
 from gridtide.clouds.openstack_catalogue import ID, Catalogue
 from gridtide.clouds.openstack_errors import MachineNotFound, typed
 from gridtide.clouds.openstack_faults import Faults
-from gridtide.clouds.openstack_flights import join
 from gridtide.clouds.openstack_launching import Launcher
 from gridtide.clouds.openstack_machine import Json, OpenstackSettings, fault, machine, quota, site_tag
 from gridtide.clouds.openstack_pages import pages

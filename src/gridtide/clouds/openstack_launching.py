@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
+from gridtide.clouds.flights import Answers
 from gridtide.clouds.openstack_api import OpenstackApi, Service
 from gridtide.clouds.openstack_catalogue import Catalogue
 from gridtide.clouds.openstack_errors import Answered, NotAuthorized, typed
-from gridtide.clouds.openstack_flights import Answers
 from gridtide.clouds.openstack_machine import USER_DATA_LIMIT, Flavor, OpenstackSettings, Parts, launch_body
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.errors import (

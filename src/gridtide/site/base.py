@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -231,3 +232,19 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address in _USER_NETWORK
+
+
+def check_endpoint(url: str, example: str) -> str:
+    """The address of an API that is given secrets. PydanticCustomError, which repeats no secret, otherwise."""
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        right = False
+    if "@" in url:
+        raise wrong("must not hold a user or a password", f'for example "{example}"')
+    if not right or parts.query or parts.fragment or not url.isprintable() or " " in url:
+        raise wrong(f"{url[:60]!r} is not an endpoint", f'for example "{example}"')
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise wrong("would send secrets over a network in the clear", "https://")
+    return url

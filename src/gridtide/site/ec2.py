@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
@@ -17,7 +16,7 @@ from gridtide.site.base import (
     ShapeKey,
     SiteModel,
     Text,
-    is_loopback,
+    check_endpoint,
     written,
 )
 from gridtide.site.drivers import CloudSettings
@@ -26,16 +25,7 @@ from gridtide.site.units import Period, PositiveSize, wrong
 
 
 def _endpoint(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        right = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        right = False
-    if not right or parts.username is not None or parts.query or parts.fragment or " " in url:
-        raise wrong(f"{url[:60]!r} is not an endpoint", 'for example "https://ec2.example.org"')
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise wrong("would send join tokens over a network in the clear", "https://")
-    return url.rstrip("/")
+    return check_endpoint(url, "https://ec2.example.org").rstrip("/")
 
 
 def _tag_key(key: str) -> str:

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 import gridtide.site.ec2
 import gridtide.site.htcondor
+import gridtide.site.opennebula
 import gridtide.site.openstack
 import gridtide.site.qemu
 import gridtide.site.slurm  # noqa: F401  (they register their types)

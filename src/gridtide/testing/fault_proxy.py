@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,6 +87,12 @@ def path_of(call: Call) -> str:
 def ec2_action(call: Call) -> str:
     """Names calls of APIs with an ``Action`` parameter."""
     return parse_qs(call.body.decode("ascii", "replace")).get("Action", [path_of(call)])[0]
+
+
+def xmlrpc_method(call: Call) -> str:
+    """Names calls of XML-RPC by their method."""
+    found = re.search(rb"<methodName>\s*([\w.]+)\s*</methodName>", call.body[:1000])
+    return path_of(call) if found is None else found[1].decode("ascii", "replace")
 
 
 class FaultProxy:

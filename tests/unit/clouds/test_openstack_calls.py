@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from gridtide.clouds.flights import join
 from gridtide.clouds.openstack_api import Access, OpenstackApi, Service
 from gridtide.clouds.openstack_faults import Faults
-from gridtide.clouds.openstack_flights import join
 from gridtide.clouds.openstack_machine import Json, machine
 from gridtide.clouds.openstack_pages import pages
 from gridtide.clouds.openstack_volumes import Volumes

@@ -26,6 +26,7 @@ from gridtide.site.ec2 import Ec2CloudSettings, Ec2RateSettings, Ec2RatesSetting
 from gridtide.site.htcondor import HTCondorQueueSettings
 from gridtide.site.loader import SECTIONS
 from gridtide.site.models import AliEC2Settings, CertificateFiles, GroupSettings
+from gridtide.site.opennebula import OpennebulaCloudSettings, OpennebulaShapeSettings
 from gridtide.site.openstack import OpenstackCloudSettings, OpenstackShapeSettings, OpenstackVolumeSettings
 from gridtide.site.policies import POLICIES, WindowSettings
 from gridtide.site.qemu import QemuCloudSettings
@@ -50,6 +51,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "clouds: openstack": OpenstackCloudSettings,
     "clouds: openstack shapes": OpenstackShapeSettings,
     "clouds: openstack volume": OpenstackVolumeSettings,
+    "clouds: opennebula": OpennebulaCloudSettings,
+    "clouds: opennebula shapes": OpennebulaShapeSettings,
     "clouds: quota": QuotaSettings,
     "clouds: shapes": ShapeSettings,
     "groups": GroupSettings,

@@ -88,7 +88,7 @@ async def test_every_key_reaches_the_driver(read: Read, tmp_path: Path) -> None:
     [
         ('endpoint = "http://ec2.example.org"', "in the clear"),
         ('endpoint = "ec2.example.org"', "is not an endpoint"),
-        ('endpoint = "https://key:secret@ec2.example.org"', "is not an endpoint"),
+        ('endpoint = "https://key:secret@ec2.example.org"', "must not hold a user"),
         ('tags = { "gridtide:site" = "milano" }', "cannot be a tag of yours"),
         ('tags = { Name = "x" }', "cannot be a tag of yours"),
         ("rates = { launch = { burst = 0, per_second = 1 } }", "burst"),

@@ -54,7 +54,7 @@ def install(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
 
 def test_the_built_in_ones() -> None:
     assert QUEUES.names() == ["aliec2", "htcondor", "pilot", "slurm"]
-    assert CLOUDS.names() == ["ec2", "openstack", "process", "qemu"]
+    assert CLOUDS.names() == ["ec2", "opennebula", "openstack", "process", "qemu"]
 
 
 def test_a_registered_driver(read: Read) -> None:
@@ -115,7 +115,7 @@ def test_one_name_one_model() -> None:
 
 def test_a_plug_in_is_found_by_its_entry_point(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, f"{__name__}:BalloonSettings")
-    assert CLOUDS.names() == ["balloons", "ec2", "openstack", "process", "qemu"]
+    assert CLOUDS.names() == ["balloons", "ec2", "opennebula", "openstack", "process", "qemu"]
     assert type(read(BALLOONS).clouds[CloudName("local")]).__name__ == "BalloonSettings"
 
 

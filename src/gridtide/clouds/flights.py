@@ -1,6 +1,7 @@
 """Launches under way, of all driver objects of the process: an order that overtakes the one before it joins it.
 
-Nova would make a machine for each. Between processes the controller's lease does the same.
+For clouds without a client token, which would make a machine for each. Between processes the controller's lease does
+the same.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ async def join(
         task.add_done_callback(_TASKS.discard)
     answers = await asyncio.gather(*(asyncio.shield(each) for each in waited))
     return dict(zip(requests, answers, strict=True))
+
+
+def under_way(cloud: str) -> frozenset[WorkerId]:
+    """Workers that are being launched now."""
+    flights = _UNDER_WAY.get(asyncio.get_running_loop(), {})
+    return frozenset(worker for where, worker in flights if where == cloud)
 
 
 async def _fly(

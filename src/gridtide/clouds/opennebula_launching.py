@@ -1,0 +1,234 @@
+"""Launching without a client token: look first, make once and on hold, look again, release one.
+
+A machine on hold does not run. So a second one, whatever made it, is found by its tag and ended before it ever ran.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from gridtide.clouds.flights import Answers
+from gridtide.clouds.opennebula_api import OpennebulaApi
+from gridtide.clouds.opennebula_catalogue import Catalogue
+from gridtide.clouds.opennebula_errors import Answered, MachineNotFound, WrongState
+from gridtide.clouds.opennebula_listing import Listing, Seen
+from gridtide.clouds.opennebula_machine import (
+    USER_DATA_LIMIT,
+    OpennebulaSettings,
+    Tags,
+    Template,
+    boot_disk,
+    extra_template,
+)
+from gridtide.clouds.opennebula_quota import Room
+from gridtide.clouds.protocol import LaunchRequest
+from gridtide.errors import (
+    AuthenticationFailed,
+    CloudError,
+    CloudUnavailable,
+    ImageNotFound,
+    LaunchRejected,
+    NoCapacity,
+    QuotaExceeded,
+)
+from gridtide.model.ids import GroupName, MachineId, ShapeName, WorkerId, Zone
+from gridtide.model.machines import MachineState
+
+Kind = tuple[GroupName, ShapeName, Zone | None]
+ByWorker = Mapping[WorkerId, Sequence[Seen]]
+
+LOOKS: Final = (0.3, 1.0, 2.0, 4.0)
+"""Seconds before each look for machines whose launch was not answered. What is made later, the controller finds."""
+SURE: Final = 2
+"""Looks that must miss a machine whose launch was answered with an internal error before it is asked for again."""
+ATTEMPTS: Final = 4
+"""To launch one worker. More would be a storm on an OpenNebula in trouble."""
+
+
+class Launcher:
+    """One per driver."""
+
+    def __init__(
+        self, api: OpennebulaApi, catalogue: Catalogue, listing: Listing, settings: OpennebulaSettings, tag: str
+    ) -> None:
+        self._api = api
+        self._catalogue = catalogue
+        self._listing = listing
+        self._settings = settings
+        self._tag = tag
+        self._calls = asyncio.Semaphore(settings.calls)
+
+    async def launch(self, requests: Mapping[WorkerId, LaunchRequest], until: float) -> Answers:
+        """An answer for each."""
+        try:
+            seen = await self._look(until)
+            kinds = await self._catalogue.templates(until)
+            room = Room(await self._catalogue.limits(until))
+        except CloudError as error:
+            return dict.fromkeys(requests, error)
+        answers: Answers = {}
+        wanted: list[LaunchRequest] = []
+        for worker, request in requests.items():
+            if worker in seen:
+                continue
+            refusal = self._refusal(request, kinds) or room.take(kinds[request.shape])
+            if refusal is None:
+                wanted.append(request)
+            else:
+                answers[worker] = refusal
+        if wanted:
+            answers |= await self._make(wanted, kinds, until)
+            with contextlib.suppress(CloudError):  # what was made is released with the next listing
+                seen = await self._look(until)
+        found = {worker: seen[worker] for worker in requests if worker in seen}
+        settled = await asyncio.gather(*(self.settle(each, until) for each in found.values()))
+        return answers | dict(zip(found, settled, strict=True))
+
+    async def settle(self, seen: Sequence[Seen], until: float) -> MachineId | CloudError:
+        """Let one of a worker's machines run, and none that was made beside it."""
+        chosen = min(seen, key=_preference)
+        doubles = [each for each in seen if each.held and each is not chosen]
+        await asyncio.gather(*(self._end(each.machine.id, until) for each in doubles))
+        if not chosen.held:
+            return chosen.machine.id
+        try:
+            async with self._calls:
+                await self._api.call("vm.action", "release", int(chosen.machine.id), read=_nothing, until=until)
+        except (QuotaExceeded, LaunchRejected, AuthenticationFailed) as error:
+            gone = await self._end(chosen.machine.id, until)
+            return error if gone else CloudUnavailable(f"a machine is on hold: {error}", where=self._api.where)
+        except CloudError:
+            pass  # it was released before (WrongState); or it will be with the next listing
+        return chosen.machine.id
+
+    async def _end(self, machine: MachineId, until: float) -> bool:
+        """One that never ran. Whether it is gone; where it is not, the controller finds it."""
+        try:
+            async with self._calls:
+                await self._api.call("vm.action", "terminate-hard", int(machine), read=_nothing, until=until)
+        except MachineNotFound:
+            return True
+        except CloudError:
+            return False
+        return True
+
+    async def _look(self, until: float) -> ByWorker:
+        return by_worker(await self._listing.all(until))
+
+    def _refusal(self, request: LaunchRequest, kinds: Mapping[ShapeName, Template]) -> CloudError | None:
+        where = self._api.where
+        if request.shape not in kinds:
+            remedy = f"there is: {', '.join(kinds) or 'none'}"
+            return LaunchRejected(f"no template is there for {request.shape!r}", where=where, remedy=remedy)
+        if len(request.user_data) > USER_DATA_LIMIT:
+            what = f"its user-data has {len(request.user_data)} bytes, of which {USER_DATA_LIMIT} reach a machine"
+            return LaunchRejected(what, where=where, remedy="let the machine fetch its context")
+        if request.image is None and not boot_disk(kinds[request.shape].disks)[0]:
+            what = f"group {request.group} names no image, and the template of {request.shape} has none"
+            return LaunchRejected(what, where=where, remedy='add image = "NAME" to the group')
+        full = self._listing.full(request.shape, self._zone(request) or "")
+        return None if full is None else NoCapacity(full, where=where)
+
+    def _zone(self, request: LaunchRequest) -> Zone | None:
+        return request.zone or next(iter(self._settings.clusters), None)
+
+    async def _make(
+        self, wanted: Sequence[LaunchRequest], kinds: Mapping[ShapeName, Template], until: float
+    ) -> Answers:
+        answers: Answers = {}
+        refused: dict[Kind, CloudError] = {}
+        for _ in range(ATTEMPTS):
+            made = await asyncio.gather(*(self._create(each, kinds[each.shape], refused, until) for each in wanted))
+            answers.update(zip((each.worker for each in wanted), made, strict=True))
+            wanted = await self._look_again(wanted, answers, until)
+            if not wanted:
+                break
+        return answers
+
+    async def _create(
+        self, request: LaunchRequest, kind: Template, refused: dict[Kind, CloudError], until: float
+    ) -> MachineId | CloudError:
+        """On hold. What OpenNebula said no to is not asked for again in this bulk: 200 equal answers tell no more."""
+        key = (request.group, request.shape, request.zone)
+        zone = self._zone(request)
+        try:
+            image = None if request.image is None else await self._catalogue.image(request.image, until)
+            networks = await self._catalogue.networks(until)
+        except CloudUnavailable as error:  # it was not asked for
+            return Answered(error.what, where=error.where, remedy=error.remedy)
+        except CloudError as error:
+            return error
+        extra = extra_template(request, kind, image, networks, zone, self._tag)
+        try:
+            async with self._calls:
+                if key in refused:
+                    return refused[key]
+                made = await self._api.call(
+                    "template.instantiate", kind.id, request.worker, True, extra, False,
+                    read=_machine_id, until=until, again=False,
+                )  # fmt: skip
+        except WrongState as error:
+            refused[key] = LaunchRejected(error.what, where=error.where)
+            return refused[key]
+        except (ImageNotFound, LaunchRejected) as error:
+            self._catalogue.forget()  # the id of something that was replaced under its name, perhaps
+            refused[key] = error
+            return error
+        except (QuotaExceeded, NoCapacity, AuthenticationFailed) as error:
+            refused[key] = error
+            return error
+        except CloudError as error:
+            return error
+        self._listing.learn(made, Tags(self._tag, request.worker, request.shape, zone or ""))
+        return made
+
+    async def _look_again(
+        self, asked: Sequence[LaunchRequest], answers: Answers, until: float
+    ) -> Sequence[LaunchRequest]:
+        """Find what was made without an answer. Returns what was not made, and may be asked for again.
+
+        Where OpenNebula has answered with an internal error the call is over; where it has not, it may still be at
+        work on it: that one is never asked for again here.
+        """
+        looks = 0
+        for pause in LOOKS:
+            lost = [each.worker for each in asked if isinstance(answers[each.worker], CloudUnavailable)]
+            over = all(isinstance(answers[each], Answered) for each in lost)
+            if not lost or (over and looks >= SURE) or asyncio.get_running_loop().time() + pause >= until:
+                break
+            await asyncio.sleep(pause)
+            try:
+                seen = await self._look(until)
+            except CloudError:
+                continue
+            looks += 1
+            answers.update({worker: min(seen[worker], key=_preference).machine.id for worker in lost if worker in seen})
+        return [each for each in asked if looks >= SURE and isinstance(answers[each.worker], Answered)]
+
+
+def by_worker(seen: Iterable[Seen]) -> dict[WorkerId, list[Seen]]:
+    """Ours."""
+    found: dict[WorkerId, list[Seen]] = {}
+    for each in seen:
+        if each.machine.worker is not None:
+            found.setdefault(each.machine.worker, []).append(each)
+    return found
+
+
+def _preference(each: Seen) -> tuple[bool, bool, int]:
+    """Of a worker's machines: one that was released already, one that is not ending, the first that was made."""
+    ending = each.machine.state in (MachineState.ENDING, MachineState.GONE)
+    return (each.held, ending, int(each.machine.id))
+
+
+def _machine_id(answer: object) -> MachineId:
+    if not isinstance(answer, int) or isinstance(answer, bool) or answer < 0:
+        raise ValueError("not the number of a machine")
+    return MachineId(str(answer))
+
+
+def _nothing(answer: object) -> None:
+    """Of an order: that it was taken."""
