@@ -21,7 +21,7 @@ from tests.real.openstack.nova import LAUNCH, nova_call
 from tests.real.openstack.project import Project, User, new_project, with_settings
 
 from benchmarks.figures import Figure
-from benchmarks.played_site import PlayedSite
+from benchmarks.played_site import PlayedCloud, PlayedSite
 from gridtide.clouds.openstack import OpenstackCloud
 from gridtide.model.ids import MachineId, WorkerId
 from gridtide.model.resources import Resources
@@ -102,7 +102,7 @@ async def _running(
                 for each in await asyncio.to_thread(project.servers)
             }
 
-        site = PlayedSite(cloud, look, workers=2 * workers, shape="tiny", image=IMAGE, resources=TINY)
+        site = PlayedSite(PlayedCloud(cloud, look, "tiny", IMAGE, TINY, workers=2 * workers))
         site.queue.submit(workers, need=TINY, duration=pace)
         task = asyncio.create_task(site.run())
         await asyncio.sleep(0.5)

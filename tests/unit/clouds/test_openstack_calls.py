@@ -160,8 +160,20 @@ async def test_pages_go_on_from_a_row_that_is_built(make: Callable[..., Scripted
 
 
 async def test_a_page_of_nothing_but_launches_makes_the_listing_begin_again(make: Callable[..., ScriptedApi]) -> None:
-    api = make(rows("b1", "b2", more=True), rows("a9"), rows("a1", "a2", more=True), rows("b3", "a9"), rows())
+    api = make(rows("b1", "b2", more=True), rows("a1", "a2", more=True), rows("b3", "a9"), rows())
     assert await listed(api, 2) == ["a1", "a2", "b3", "a9"]
+    assert "marker" not in api.calls[1]
+
+
+async def test_launches_that_are_placed_between_two_pages_are_no_circle(make: Callable[..., ScriptedApi]) -> None:
+    """The same two on two pages: they were placed in a cell, behind the launch that the second page went on from."""
+    api = make(
+        rows("a3", "b1", "b2", more=True),
+        rows("b1", "b2", "b4", more=True),
+        rows("a4", "a2", "a1", more=True),
+        rows("a3"),
+    )
+    assert await listed(api, 3) == ["a4", "a2", "a1", "a3"]
 
 
 async def test_a_project_in_which_all_machines_are_being_built_is_listed(make: Callable[..., ScriptedApi]) -> None:
