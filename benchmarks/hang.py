@@ -93,7 +93,7 @@ LATE: Final = 10.0
 
 
 def figures(directory: Path, *, quick: bool) -> Iterable[Figure]:
-    """Rounds with and without, one after the other, so that all see the same weather."""
+    """Rounds with and without by turns, each kind first once: so that all see the same weather."""
     directory.mkdir(parents=True)
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))  # the hanging cloud is told of
@@ -104,8 +104,8 @@ def figures(directory: Path, *, quick: bool) -> Iterable[Figure]:
         accounts = [Account(address, directory / name) for address, name in zip((first, second), HEALTHY, strict=True)]
         for account in accounts:
             account.directory.mkdir()
-        for _ in range(rounds):
-            for kind in kinds:
+        for number in range(rounds):
+            for kind in (*kinds[number % 3 :], *kinds[: number % 3]):
                 asyncio.run(_round(accounts, directory, kind, launches, outcomes[kind]))
     alone = outcomes.pop("none")
     for kind, outcome in outcomes.items():

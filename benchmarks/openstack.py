@@ -55,7 +55,7 @@ def figures(directory: Path, *, quick: bool) -> Iterable[Figure]:
     with control_plane() as address:
         yield Figure("openstack: control plane ready", time.monotonic() - began, "s", "<=", 900.0)
         administrator = User(address, "admin", "admin")
-        for measure, workers in ((_life, many), (_quota, some), (_trouble, some)):
+        for measure, workers in ((life, many), (quota, some), (trouble, some)):
             yield from asyncio.run(measure(administrator, directory, workers, pace))
 
 
@@ -117,7 +117,7 @@ async def _running(
             await asyncio.to_thread(project.remove)
 
 
-async def _life(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
+async def life(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
     """All are made, an administrator meddles, all are ended."""
     async with _running(administrator, directory, workers, pace) as run:
         reached = await run.until(lambda: run.site.living() >= workers)
@@ -147,7 +147,7 @@ async def _life(administrator: User, directory: Path, workers: int, pace: float)
     ]
 
 
-async def _quota(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
+async def quota(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
     """Half of what is wanted does not fit."""
     fits = workers // 2
     async with _running(administrator, directory, workers, pace, limit=fits) as run:
@@ -165,7 +165,7 @@ async def _quota(administrator: User, directory: Path, workers: int, pace: float
     ]
 
 
-async def _trouble(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
+async def trouble(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
     """The same with and without faults in a fifth of all calls."""
     reached = []
     for part in (0.0, PART):

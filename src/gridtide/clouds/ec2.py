@@ -12,8 +12,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from gridtide.clouds import ec2_check
 from gridtide.clouds.ec2_api import Access, Ec2Api, Kind
 from gridtide.clouds.ec2_errors import MachineNotFound, NotAuthorized, TokenUsed
@@ -37,8 +35,6 @@ from gridtide.model.resources import Resources, Shape
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef, RunInstancesRequestTypeDef
-
-log = structlog.get_logger("gridtide.clouds")
 
 LAUNCHES: Final = 6
 """Launch calls under way at once. RunInstances answers in 1 to 3 s: fewer would not reach its rate of two a second."""
@@ -88,10 +84,7 @@ class Ec2Cloud:
         """All of the account in the region, a page at a time; and which spot machines have been given notice."""
         until = self._until(READ_PATIENCE)
         listed = await self._list([], until)
-        try:
-            await self._types.learn({each.type for each in listed}, until)
-        except LaunchRejected as error:  # an endpoint without DescribeInstanceTypes: foreign machines count less
-            log.debug("instance types are not known", cloud=self.name, error=str(error))
+        await self._types.learn_if_told({each.type for each in listed}, until)
         ours = [each for each in listed if each.spot and each.worker is not None and each.state in _LIVING]
         notices = await self._notices(until) if ours else {}
         return tuple(self._machine(each, notices.get(each.id, "")) for each in listed)

@@ -1,19 +1,24 @@
-"""ec2-api for a test: ``python serve.py CONFIGURATION PASTE ADDRESS PASSWORD``, in an environment of its own.
+"""ec2-api for a test: ``python serve.py CONFIGURATION KEYSTONE PASSWORD [completed]``, in an environment of its own.
 
-Three things are put right that are no part of what is tested. Its tables are made at once (the migrations want
+Some things are put right that are no part of what is tested. Its tables are made at once (the migrations want
 MySQL). Keystone, since a security update, takes the signature of a request from a service alone, and ec2-api does not
-say that it is one. And the control plane has no block storage, which ec2-api asks for the volumes of every machine.
+say that it is one. And the control plane has neither block storage nor routers, which ec2-api asks for the volumes and
+floating addresses of every machine.
+
+``completed`` adds to its RunInstances what EC2 promises and ec2-api 17 does not know: tags, MetadataOptions (which mean
+nothing here), DryRun; and no second machine when two calls with one client token come at once.
 """
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from ec2api import (
-    clients,  # type: ignore[import-not-found]
-    service,
-)
+import eventlet.semaphore  # type: ignore[import-not-found]
+from ec2api import clients, exception, service  # type: ignore[import-not-found]
 from ec2api import config as configuration
 from ec2api.api import __dict__ as api  # type: ignore[import-not-found]
+from ec2api.api import cloud
 from ec2api.db.sqlalchemy import api as database  # type: ignore[import-not-found]
 from ec2api.db.sqlalchemy import models
 from oslo_log import log  # type: ignore[import-not-found]
@@ -51,14 +56,53 @@ class AsService:
         return self._plain.request(method, url, headers={**headers, **token}, **more)
 
 
+class DryRunOperation(exception.EC2Exception):  # type: ignore[misc]
+    """As EC2 says it."""
+
+    msg_fmt = "Request would have succeeded, but DryRun flag is set."
+    code = 412
+
+
+def complete() -> None:
+    """See the module."""
+    plain = cloud.VpcCloudController.run_instances
+    under_way: dict[str, tuple[eventlet.semaphore.Semaphore, list[None]]] = {}
+
+    @contextlib.contextmanager
+    def alone(token: str) -> Iterator[None]:
+        lock, waiting = under_way.setdefault(token, (eventlet.semaphore.Semaphore(), []))
+        waiting.append(None)
+        with lock:
+            yield
+        waiting.pop()
+        if not waiting:
+            del under_way[token]
+
+    def run_instances(self: Any, context: Any, **wanted: Any) -> Any:
+        tags = {each["resource_type"]: each["tag"] for each in wanted.pop("tag_specification", ())}
+        wanted.pop("metadata_options", None)
+        if wanted.pop("dry_run", False):
+            raise DryRunOperation
+        with alone(wanted.get("client_token", "")):
+            made = plain(self, context, **wanted)
+            for each in made["instancesSet"]:
+                self.create_tags(context, resource_id=[each["instanceId"]], tag=tags["instance"])
+        return made
+
+    cloud.VpcCloudController.run_instances = run_instances
+
+
 def main() -> None:
     """Until it is killed."""
-    file, keystone, password = sys.argv[1:]
+    file, keystone, password, *completed = sys.argv[1:]
     configuration.parse_args(["ec2-api", "--config-file", file])
     log.setup(configuration.CONF, "ec2api")
     models.BASE.metadata.create_all(database.get_engine())
     clients.cinder = lambda _context: NoVolumes()
+    clients.neutronclient.Client.list_floatingips = lambda _client, **_: {"floatingips": []}
     api["requests"] = AsService(api["requests"], keystone, password)
+    if completed:
+        complete()
     server = service.WSGIService("ec2api", max_url_len=16384)
     service.serve(server, workers=1)
     service.wait()
