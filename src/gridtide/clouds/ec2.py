@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from gridtide.clouds import ec2_check
@@ -108,6 +109,10 @@ class Ec2Cloud:
     async def check(self, images: Sequence[str]) -> tuple[Finding, ...]:
         """Credentials, endpoint, instance types, images, and a launch that EC2 is told not to carry out."""
         return await ec2_check.findings(self, images, self._until(READ_PATIENCE))
+
+    async def credentials(self) -> Finding:
+        """How they are and when they end. Raises CloudError."""
+        return ec2_check.credentials(await self.api.credentials(), datetime.now(UTC))
 
     async def console(self, machine: MachineId, *, most: int) -> bytes | None:
         """What EC2 keeps: up to 64 KB, minutes behind, and for an hour after the end."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from botocore.credentials import Credentials, RefreshableCredentials
@@ -31,7 +31,7 @@ _COMPATIBLE: Final = "what an endpoint must heed is in docs/how-to/use-ec2.md"
 async def findings(cloud: Ec2Cloud, images: Sequence[str], until: float) -> tuple[Finding, ...]:
     """In the order in which one would mend."""
     try:
-        found = [credentials(await cloud.api.credentials(), datetime.now(UTC))]
+        found = [await cloud.credentials()]
     except CloudError as error:
         return (Finding("credentials", Level.ERROR, error.what, error.remedy),)
     if found[0].level is Level.ERROR:

@@ -104,6 +104,11 @@ class OpenstackCloud:
         """Credentials and how long they last, versions, flavours, images, and all else that the site file names."""
         return await openstack_check.findings(self, images, self._until(READ_PATIENCE))
 
+    async def credentials(self) -> Finding:
+        """How they are and when they end. Raises CloudError."""
+        until = self._until(READ_PATIENCE)
+        return await openstack_check.credentials(self, await self.api.log_in(until), until)
+
     async def console(self, machine: MachineId, *, most: int) -> bytes | None:
         """What Nova keeps of a machine that exists."""
         if not ID.fullmatch(machine):

@@ -27,7 +27,7 @@ async def findings(cloud: OpenstackCloud, images: Sequence[str], until: float) -
         log_in = await cloud.api.log_in(until)
     except CloudError as error:
         return (Finding("credentials", Level.ERROR, error.what, error.remedy),)
-    found = [await _credentials(cloud, log_in, until)]
+    found = [await credentials(cloud, log_in, until)]
     if urlsplit(log_in.address).scheme != "https":
         text = f"{log_in.address} is not encrypted: passwords and join tokens can be read on the way"
         found.append(Finding("connection", Level.WARNING, text, "use the https:// address of Keystone, if it has one"))
@@ -55,7 +55,8 @@ async def findings(cloud: OpenstackCloud, images: Sequence[str], until: float) -
     return tuple(found)
 
 
-async def _credentials(cloud: OpenstackCloud, log_in: LogIn, until: float) -> Finding:
+async def credentials(cloud: OpenstackCloud, log_in: LogIn, until: float) -> Finding:
+    """How long they last, as Keystone says."""
     what, path, key = "a password", f"/users/{log_in.user}", "password_expires_at"
     if log_in.credential:
         what, key = "an application credential", "expires_at"
