@@ -12,6 +12,13 @@ from tests.real.openstack.project import User
 __all__ = ["administrator", "plane"]
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five services on a host that is busy with other tests: how long they take is not what is looked at."""
+    monkeypatch.setattr("gridtide.clouds.ec2.READ_PATIENCE", 120.0)
+    monkeypatch.setattr("gridtide.clouds.ec2.LAUNCH_PATIENCE", 120.0)
+
+
 @pytest.fixture(scope="session")
 def completed(plane: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one that does what EC2 promises."""
