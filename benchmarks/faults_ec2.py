@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import structlog
 from tests.real.ec2.account import IMAGE, SIZE, Account, moto, refusal, with_types
 
 from benchmarks.figures import Figure
@@ -64,6 +65,7 @@ def figures(directory: Path, *, quick: bool) -> Iterable[Figure]:
     workers = 6 if quick else 60
     directory.mkdir(parents=True)
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))  # thousands of lines otherwise
     with moto() as address:
         account = Account(address, directory)
         calm = asyncio.run(run(account, workers, 0.0))

@@ -79,7 +79,7 @@ class Images:
         def page(client: EC2Client, token: str) -> tuple[list[ImageTypeDef], str]:
             at = {"NextToken": token} if token else {}
             answer = client.describe_images(Filters=wanted, Owners=owners, **at)  # type: ignore[arg-type]
-            return answer["Images"], answer.get("NextToken", "")
+            return [each for each in answer["Images"] if each["ImageId"]], answer.get("NextToken", "")
 
         return await self._api.pages(page, until)
 
