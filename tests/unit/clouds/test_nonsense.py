@@ -161,7 +161,7 @@ class Nova(OpenstackCloud):
 
 
 @pytest.mark.parametrize("call", [call for call, answer in GOOD.items() if answer])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_openstack(call: str, data: st.DataObject) -> None:
     answers = {**GOOD, call: data.draw(spoilt(GOOD[call]))}
@@ -269,7 +269,7 @@ def ec2(answers: dict[str, Any]) -> Ec2Cloud:
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_ec2(name: str, data: st.DataObject) -> None:
     """botocore's parser takes care of types; what it cannot is what is missing, and what it lets pass."""
