@@ -50,6 +50,8 @@ async def findings(cloud: Ec2Cloud, images: Sequence[str], until: float) -> tupl
             continue
         found.append(Finding(f"image {name}", Level.OK, f"{image['ImageId']} of {image.get('CreationDate', '?')}"))
         found.append(await _rehearsal(cloud, name, until))
+    if not images and cloud.settings.launch_template:
+        found.append(await _rehearsal(cloud, None, until))
     return tuple(found)
 
 
@@ -94,12 +96,11 @@ async def _shapes(cloud: Ec2Cloud) -> list[Finding]:
     return found
 
 
-async def _rehearsal(cloud: Ec2Cloud, name: str, until: float) -> Finding:
-    """EC2 judges the whole request and the right to make it, and makes nothing."""
+async def _rehearsal(cloud: Ec2Cloud, name: str | None, until: float) -> Finding:
+    """EC2 judges the whole request, and the right to make it, and makes nothing. No name: the template's image."""
     kind: InstanceType = cloud.settings.types[0]
     request = LaunchRequest(WorkerId("check"), GroupName("check"), kind.name, None, name, b"#cloud-config\n{}\n")
-    subject = f"launch of {name}"
-
+    subject = f"launch of {name or cloud.settings.launch_template}"
     try:
         wanted = await cloud.parameters(request, kind, until)
         wanted["DryRun"] = True

@@ -177,6 +177,8 @@ async def test_nothing_is_left_of_a_machine_of_a_launch_template(account: Accoun
         cloud = account.cloud(with_types(launch_template="worker"), endpoint=proxy.url)
         answers = await cloud.launch([replace(request(f"grid-{number}"), image=None) for number in range(3)])
         assert proxy.calls["DescribeLaunchTemplateVersions"] == 1
+        assert (await cloud.check([]))[-1].subject == "launch of worker"
+        assert (await cloud.check([]))[-1].level is Level.OK
         machines = [MachineId(machine) for machine in answers.values() if isinstance(machine, str)]
         assert sorted(each["Size"] for each in account.client.describe_volumes()["Volumes"]) == 3 * [7] + 3 * [20]
         assert await cloud.terminate(machines) == dict.fromkeys(machines)
