@@ -19,6 +19,7 @@ from benchmarks import (
     boot,
     checks,
     faults_ec2,
+    hang,
     htcondor_demand,
     jobs,
     kill,
@@ -46,6 +47,7 @@ ALL: dict[str, Benchmark] = {
     "twelve": boot.twelve,
     "image-size": boot.size,
     "ec2-faults": faults_ec2.figures,
+    "hang": hang.figures,
     "openstack": openstack.figures,
     "thesis-jobs": pools.thousand,
     "thesis-recreate": pools.recreate,
@@ -60,7 +62,7 @@ ALL: dict[str, Benchmark] = {
     "mutation": checks.mutation,
 }
 SLOW_ONLY = {
-    *("properties", "coverage", "mutation", "ec2-faults", "openstack", "htcondor-demand", "slurm-start"),
+    *("properties", "coverage", "mutation", "ec2-faults", "hang", "openstack", "htcondor-demand", "slurm-start"),
     *("thesis-jobs", "thesis-recreate", "thesis-scaling", "thesis-manual", "thesis-long-job", "htcondor-start"),
 }
 """Left out when no name is given to the quick mode: the test suite runs the same code in small, and has 25 minutes."""

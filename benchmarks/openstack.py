@@ -21,7 +21,7 @@ from tests.real.openstack.nova import LAUNCH, nova_call
 from tests.real.openstack.project import Project, User, new_project, with_settings
 
 from benchmarks.figures import Figure
-from benchmarks.played_site import PlayedSite
+from benchmarks.played_site import PlayedCloud, PlayedSite
 from gridtide.clouds.openstack import OpenstackCloud
 from gridtide.model.ids import MachineId, WorkerId
 from gridtide.model.resources import Resources
@@ -55,7 +55,7 @@ def figures(directory: Path, *, quick: bool) -> Iterable[Figure]:
     with control_plane() as address:
         yield Figure("openstack: control plane ready", time.monotonic() - began, "s", "<=", 900.0)
         administrator = User(address, "admin", "admin")
-        for measure, workers in ((_life, many), (_quota, some), (_trouble, some)):
+        for measure, workers in ((life, many), (quota, some), (trouble, some)):
             yield from asyncio.run(measure(administrator, directory, workers, pace))
 
 
@@ -102,7 +102,7 @@ async def _running(
                 for each in await asyncio.to_thread(project.servers)
             }
 
-        site = PlayedSite(cloud, look, workers=2 * workers, shape="tiny", image=IMAGE, resources=TINY)
+        site = PlayedSite(PlayedCloud(cloud, look, "tiny", IMAGE, TINY, workers=2 * workers))
         site.queue.submit(workers, need=TINY, duration=pace)
         task = asyncio.create_task(site.run())
         await asyncio.sleep(0.5)
@@ -117,7 +117,7 @@ async def _running(
             await asyncio.to_thread(project.remove)
 
 
-async def _life(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
+async def life(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
     """All are made, an administrator meddles, all are ended."""
     async with _running(administrator, directory, workers, pace) as run:
         reached = await run.until(lambda: run.site.living() >= workers)
@@ -147,7 +147,7 @@ async def _life(administrator: User, directory: Path, workers: int, pace: float)
     ]
 
 
-async def _quota(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
+async def quota(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
     """Half of what is wanted does not fit."""
     fits = workers // 2
     async with _running(administrator, directory, workers, pace, limit=fits) as run:
@@ -165,7 +165,7 @@ async def _quota(administrator: User, directory: Path, workers: int, pace: float
     ]
 
 
-async def _trouble(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
+async def trouble(administrator: User, directory: Path, workers: int, pace: float) -> list[Figure]:
     """The same with and without faults in a fifth of all calls."""
     reached = []
     for part in (0.0, PART):

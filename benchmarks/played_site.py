@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -26,30 +27,54 @@ from gridtide.queues.fake import FakeQueue
 from gridtide.store.memory import MemoryFleetStore
 from gridtide.store.ports import Owner
 
-GROUP: Final = GroupName("grid")
 QUEUE: Final = QueueName("pool")
 
 Look = Callable[[], Awaitable[Mapping[MachineId, tuple[WorkerId, bool]]]]
 """What there really is, past any proxy: of each machine its worker, and whether it lives. Ended ones may be missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class PlayedCloud:
+    """A cloud and the group of the same name that uses it alone. Its machines have ``resources``."""
+
+    cloud: Cloud
+    look: Look
+    shape: str
+    image: str
+    resources: Resources
+    workers: int
+    """Most at once."""
+    idle_for: float = 2.0
+
+    @property
+    def group(self) -> GroupName:
+        """What it is called."""
+        return GroupName(self.cloud.name)
+
+    def rules(self) -> GroupRules:
+        """For the planner."""
+        return GroupRules(
+            name=self.group,
+            queue=QUEUE,
+            clouds=(self.cloud.name,),
+            shapes=(ShapeName(self.shape),),
+            generation=Generation("g1"),
+            minimum=0,
+            maximum=self.workers,
+            policy=QueuePolicy(idle_for=self.idle_for),
+            join_deadline=600.0,
+            image=self.image,
+            lease=60.0,
+        )
+
+
 class PlayedSite:
-    """One group on one cloud. Machines have ``resources``; they join when ``look`` shows them alive.
+    """A queue, and a group on each cloud. Machines join when ``look`` shows them alive.
 
     The queue calls a dead node dead after 20 s, in place of some minutes: that is not what is measured.
     """
 
-    def __init__(
-        self,
-        cloud: Cloud,
-        look: Look,
-        *,
-        workers: int,
-        shape: str,
-        image: str,
-        resources: Resources,
-        idle_for: float = 2.0,
-    ) -> None:
+    def __init__(self, *clouds: PlayedCloud) -> None:
         self.clock = LoopClock()
         self.queue = FakeQueue(QUEUE, self.clock, Random(1), contact_timeout=20.0)
         self.joined: dict[WorkerId, MachineId] = {}
@@ -58,27 +83,13 @@ class PlayedSite:
         self.killed = 0
         """Jobs that ran on a machine when it was ended, and not by an administrator (``touched``)."""
         self.touched: set[MachineId] = set()
-        self._look = look
-        self._resources = resources
+        self.clouds = clouds
         self._secrets: dict[WorkerId, str] = {}
         self._dead: set[WorkerId] = set()
-        group = GroupRules(
-            name=GROUP,
-            queue=QUEUE,
-            clouds=(cloud.name,),
-            shapes=(ShapeName(shape),),
-            generation=Generation("g1"),
-            minimum=0,
-            maximum=workers,
-            policy=QueuePolicy(idle_for=idle_for),
-            join_deadline=600.0,
-            image=image,
-            lease=60.0,
-        )
         rules = SiteRules(
             name="site",
-            groups={GROUP: group},
-            clouds={cloud.name: CloudRules(cloud.name, Quota(), cloud.settle)},
+            groups={each.group: each.rules() for each in clouds},
+            clouds={each.cloud.name: CloudRules(each.cloud.name, Quota(), each.cloud.settle) for each in clouds},
             queues=(QUEUE,),
         )
         timing = Timing(
@@ -86,7 +97,8 @@ class PlayedSite:
             cloud=Rhythm(every=10.0, spacing=2.0, deadline=20.0),
             shapes=Rhythm(every=300.0, spacing=10.0, deadline=20.0),
         )
-        assembly = Assembly(rules, {QUEUE: self.queue}, {cloud.name: cloud}, self._render, timing=timing)
+        drivers = {each.cloud.name: each.cloud for each in clouds}
+        assembly = Assembly(rules, {QUEUE: self.queue}, drivers, self._render, timing=timing)
         store = MemoryFleetStore()
         self._keeper = LeaseKeeper(store, Owner("host", "boot", 1, 1), lambda _: True, clock=self.clock, seconds=60.0)
         secrets = Random(1)
@@ -103,9 +115,10 @@ class PlayedSite:
         """Workers that have joined and whose machine lives."""
         return len(self.joined.keys() - self._dead)
 
-    async def want(self, workers: int) -> None:
-        """An operator pins their number."""
-        await self.controller.set_wishes(GROUP, Wishes(desired=workers), actor="benchmark")
+    async def want(self, workers: int, *clouds: PlayedCloud) -> None:
+        """An operator pins their number in the groups of these clouds; of all when none is given."""
+        for each in clouds or self.clouds:
+            await self.controller.set_wishes(each.group, Wishes(desired=workers), actor="benchmark")
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -113,31 +126,33 @@ class PlayedSite:
         await self.controller.load()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.controller.lead())
-            group.create_task(self._play())
+            for each in self.clouds:
+                group.create_task(self._play(each))
 
     def _render(self, worker: Worker, token: str) -> bytes:
         self._secrets[worker.id] = token.rpartition(".")[2]
         return agent_context(worker, token, ContextSettings(("http://127.0.0.1:1",), None, "exit"), {})
 
-    async def _play(self) -> None:
+    async def _play(self, cloud: PlayedCloud) -> None:
+        """Of this cloud: whoever is there joins, and whose machine is gone dies."""
+        joined: dict[WorkerId, MachineId] = {}
         while True:
             began = self.clock.now()
-            seen = await self._look()
+            seen = await cloud.look()
             pause = max(0.5, 4.0 * (self.clock.now() - began))  # looking must not be what the cloud is busy with
             for machine, (worker, living) in seen.items():
                 self.workers_of[machine] = worker
-                if living and worker not in self.joined:
-                    await self._join(worker, machine)
-            for worker, machine in self.joined.items():
+                if living and worker not in joined:
+                    await self._join(worker, cloud.resources)
+                    self.joined[worker] = joined[worker] = machine
+            for worker, machine in joined.items():
                 if worker not in self._dead and not seen.get(machine, (worker, False))[1]:
                     self._dead.add(worker)
                     self.killed += 0 if machine in self.touched else len(self.queue.running_on(worker))
                     self.queue.machine_ended(worker)
             await asyncio.sleep(pause)
 
-    async def _join(self, worker: WorkerId, machine: MachineId) -> None:
-        amount = self._resources
+    async def _join(self, worker: WorkerId, amount: Resources) -> None:
         host = {"Cpus": amount.cores, "Memory": amount.memory, "Disk": amount.disk}
         await self.controller.join(worker, self._secrets[worker], f"secret of {worker}", host)
         self.queue.register(worker, amount)
-        self.joined[worker] = machine

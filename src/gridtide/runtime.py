@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from gridtide import expiry
 from gridtide.clock import Clock, SystemClock
 from gridtide.clouds.protocol import Cloud, Finding, Level
 from gridtide.context.rendering import user_data
@@ -114,6 +115,8 @@ class _LeadingSite:
     listener: Listener
     pilot: PilotQueue | None
     queues: Mapping[QueueName, Queue]
+    clouds: Callable[[], Mapping[CloudName, Cloud]]
+    """Those of now: a changed site file may bring others."""
     controller: Controller
     clock: Clock
 
@@ -154,7 +157,7 @@ class _LeadingSite:
             reread=building.reread,
         )
         woken.append(controller.queue_changed)
-        leading = _LeadingSite(site, listener, pilot, building.queues, controller, clock)
+        leading = _LeadingSite(site, listener, pilot, building.queues, lambda: building.clouds, controller, clock)
         try:
             yield leading
         finally:
@@ -180,6 +183,7 @@ class _LeadingSite:
             serve(app, listen=self.listener.bound, tls=self.listener.tls, ready=lambda _: ready(self.listener.url)),
             self.controller.lead(),
             self._follow_file(),
+            expiry.watch(self.clouds),
         ]
         if self.pilot is not None:
             work.append(self._sweep(self.pilot))

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
-
-import structlog
 
 from gridtide.clouds import ec2_check
 from gridtide.clouds.ec2_api import Access, Ec2Api, Kind
@@ -21,6 +20,7 @@ from gridtide.clouds.ec2_images import Images
 from gridtide.clouds.ec2_machine import (
     USER_DATA_LIMIT,
     Ec2Settings,
+    InstanceType,
     Seen,
     client_token,
     launch_parameters,
@@ -35,9 +35,7 @@ from gridtide.model.resources import Resources, Shape
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import FilterTypeDef
-
-log = structlog.get_logger("gridtide.clouds")
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, RunInstancesRequestTypeDef
 
 LAUNCHES: Final = 6
 """Launch calls under way at once. RunInstances answers in 1 to 3 s: fewer would not reach its rate of two a second."""
@@ -64,6 +62,8 @@ class Ec2Cloud:
         self.settings = settings
         self._tag = f"{site}/{name}"
         self.where = f"{name} ({access.endpoint or access.region})"
+        self.foreign = access.endpoint is not None
+        """Whether it may not be Amazon's."""
         self.api = Ec2Api(self.where, access, settings.rates)
         self.images = Images(self.api)
         self._types = Types(self.api, settings.types)
@@ -85,10 +85,7 @@ class Ec2Cloud:
         """All of the account in the region, a page at a time; and which spot machines have been given notice."""
         until = self._until(READ_PATIENCE)
         listed = await self._list([], until)
-        try:
-            await self._types.learn({each.type for each in listed}, until)
-        except LaunchRejected as error:  # an endpoint without DescribeInstanceTypes: foreign machines count less
-            log.debug("instance types are not known", cloud=self.name, error=str(error))
+        await self._types.learn_if_told({each.type for each in listed}, until)
         ours = [each for each in listed if each.spot and each.worker is not None and each.state in _LIVING]
         notices = await self._notices(until) if ours else {}
         return tuple(self._machine(each, notices.get(each.id, "")) for each in listed)
@@ -111,7 +108,11 @@ class Ec2Cloud:
 
     async def check(self, images: Sequence[str]) -> tuple[Finding, ...]:
         """Credentials, endpoint, instance types, images, and a launch that EC2 is told not to carry out."""
-        return await ec2_check.findings(self, images, self._tag, self._until(READ_PATIENCE))
+        return await ec2_check.findings(self, images, self._until(READ_PATIENCE))
+
+    async def credentials(self) -> Finding:
+        """How they are and when they end. Raises CloudError."""
+        return ec2_check.credentials(await self.api.credentials(), datetime.now(UTC))
 
     async def console(self, machine: MachineId, *, most: int) -> bytes | None:
         """What EC2 keeps: up to 64 KB, minutes behind, and for an hour after the end."""
@@ -179,11 +180,7 @@ class Ec2Cloud:
             if len(request.user_data) > USER_DATA_LIMIT:
                 what = f"its user-data has {len(request.user_data)} bytes, EC2 takes {USER_DATA_LIMIT}"
                 raise LaunchRejected(what, where=self.where, remedy="let the machine fetch its context")
-            if request.image is None and not self.settings.launch_template:
-                what = f"group {request.group} names no image"
-                raise LaunchRejected(what, where=self.where, remedy='add image = "NAME" to the group')
-            image = None if request.image is None else await self.images.find(request.image, until)
-            wanted = launch_parameters(request, kind, image, self.settings, self._tag)
+            wanted = await self.parameters(request, kind, until)
             async with self._launches:
                 return await self.api.call(
                     Kind.LAUNCH,
@@ -194,6 +191,19 @@ class Ec2Cloud:
             return await self._launched_before(request.worker, until)
         except CloudError as error:
             return error
+
+    async def parameters(self, request: LaunchRequest, kind: InstanceType, until: float) -> RunInstancesRequestTypeDef:
+        """What EC2 is asked for. The image is the group's, else the launch template's. Raises CloudError."""
+        written = self.settings.launch_template
+        template = await self.images.template(written, until) if written else {}
+        name = request.image or template.get("ImageId")
+        if name is None:
+            what = f"group {request.group} names no image" + (
+                f", nor does launch template {written}" if written else ""
+            )
+            raise LaunchRejected(what, where=self.where, remedy='add image = "NAME" to the group')
+        image = await self.images.find(name, until)
+        return launch_parameters(request, kind, image, self.settings, self._tag, template)
 
     async def _launched_before(self, worker: WorkerId, until: float) -> MachineId | CloudError:
         """An earlier launch, with another join token, made a machine: it is the worker's."""

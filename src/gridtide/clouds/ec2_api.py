@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 _THREADS: Final = 12
 """More than launches take (LAUNCHES of ec2.py), so that listings always find a free one."""
+_ENOUGH: Final = 9.0
+"""Seconds that must be left to a call when it is made, however long it may take by ``timeout``: with more, a timeout
+near READ_PATIENCE (of ec2.py) would let nothing be read at all."""
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 5.0
 """Seconds before a call is repeated, doubling, with jitter. Shorter: a server in trouble gets more of it."""
@@ -87,16 +90,19 @@ class Ec2Api:
         bucket = self._buckets.setdefault(kind, Bucket(self._rates[kind], loop.time()))
         pause = _FIRST_PAUSE
         unsure: CloudUnavailable | None = None
+        enough = min(self._access.timeout, _ENOUGH)
         while True:
             wait = bucket.wait(loop.time())
-            if loop.time() + wait + self._access.timeout > until:
-                raise unsure or Throttled(
-                    f"too many {kind} calls: the next may be made in {wait:.0f} s", retry_after=wait, where=self.where
-                )
+            if loop.time() + wait + enough > until:
+                late = f"too many {kind} calls: the next may be made in {wait:.0f} s" if wait else "no time is left"
+                raise unsure or Throttled(late, retry_after=wait, where=self.where)
             bucket.take(loop.time())
             await asyncio.sleep(wait)
             try:
-                return await loop.run_in_executor(self._pool, self._do, ask)
+                async with asyncio.timeout_at(until):
+                    return await loop.run_in_executor(self._pool, self._do, ask)
+            except TimeoutError:
+                raise CloudUnavailable("no answer in time", where=self.where) from None
             except CloudUnavailable as error:
                 unsure, at_least = error, 0.0
                 failure: CloudError = error
@@ -108,7 +114,7 @@ class Ec2Api:
                 raise unsure or error from None
             pause_now = max(at_least, pause * self._random.uniform(0.5, 1.0))
             pause = min(_LONGEST_PAUSE, 2.0 * pause)
-            if loop.time() + pause_now + self._access.timeout > until:
+            if loop.time() + pause_now + enough > until:
                 raise failure
             await asyncio.sleep(pause_now)
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.exceptions import ClientError
 
 from gridtide.clouds.ec2_api import Kind
-from gridtide.clouds.ec2_machine import InstanceType, launch_parameters
+from gridtide.clouds.ec2_machine import InstanceType
 from gridtide.clouds.protocol import Finding, LaunchRequest, Level
 from gridtide.errors import CloudError
-from gridtide.model.ids import GroupName, WorkerId
+from gridtide.model.ids import GroupName, MachineId, WorkerId
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import ImageTypeDef
+    from mypy_boto3_ec2.type_defs import RunInstancesRequestTypeDef
 
     from gridtide.clouds.ec2 import Ec2Cloud
 
@@ -25,12 +25,13 @@ SOON: Final = timedelta(days=8)
 """Credentials that expire within this are warned of: a week, and a day to act on it."""
 
 _RENEW: Final = "renew them before that"
+_COMPATIBLE: Final = "what an endpoint must heed is in docs/how-to/use-ec2.md"
 
 
-async def findings(cloud: Ec2Cloud, images: Sequence[str], tag: str, until: float) -> tuple[Finding, ...]:
+async def findings(cloud: Ec2Cloud, images: Sequence[str], until: float) -> tuple[Finding, ...]:
     """In the order in which one would mend."""
     try:
-        found = [credentials(await cloud.api.credentials(), datetime.now(UTC))]
+        found = [await cloud.credentials()]
     except CloudError as error:
         return (Finding("credentials", Level.ERROR, error.what, error.remedy),)
     if found[0].level is Level.ERROR:
@@ -48,7 +49,9 @@ async def findings(cloud: Ec2Cloud, images: Sequence[str], tag: str, until: floa
             found.append(Finding(f"image {name}", Level.ERROR, error.what, error.remedy))
             continue
         found.append(Finding(f"image {name}", Level.OK, f"{image['ImageId']} of {image.get('CreationDate', '?')}"))
-        found.append(await _rehearsal(cloud, name, image, tag, until))
+        found.append(await _rehearsal(cloud, name, until))
+    if not images and cloud.settings.launch_template:
+        found.append(await _rehearsal(cloud, None, until))
     return tuple(found)
 
 
@@ -93,23 +96,30 @@ async def _shapes(cloud: Ec2Cloud) -> list[Finding]:
     return found
 
 
-async def _rehearsal(cloud: Ec2Cloud, name: str, image: ImageTypeDef, tag: str, until: float) -> Finding:
-    """EC2 judges the whole request and the right to make it, and makes nothing."""
+async def _rehearsal(cloud: Ec2Cloud, name: str | None, until: float) -> Finding:
+    """EC2 judges the whole request, and the right to make it, and makes nothing. No name: the template's image."""
     kind: InstanceType = cloud.settings.types[0]
     request = LaunchRequest(WorkerId("check"), GroupName("check"), kind.name, None, name, b"#cloud-config\n{}\n")
-    wanted = launch_parameters(request, kind, image, cloud.settings, tag)
-    wanted["DryRun"] = True
-    subject = f"launch of {name}"
-
-    def rehearse(client: EC2Client) -> None:
-        try:
-            client.run_instances(**wanted)
-        except ClientError as answer:
-            if answer.response.get("Error", {}).get("Code") != "DryRunOperation":
-                raise
-
+    subject = f"launch of {name or cloud.settings.launch_template}"
     try:
-        await cloud.api.call(Kind.READ, rehearse, until)
+        wanted = await cloud.parameters(request, kind, until)
+        wanted["DryRun"] = True
+        made = await cloud.api.call(Kind.READ, lambda client: _rehearse(client, wanted), until)
     except CloudError as error:
-        return Finding(subject, Level.ERROR, error.what, error.remedy)
+        return Finding(subject, Level.ERROR, error.what, error.remedy or (_COMPATIBLE if cloud.foreign else ""))
+    if made is not None:
+        left = (await cloud.terminate([made]))[made]
+        end = "and it was ended again" if left is None else f"and it could not be ended: {left}"
+        text = f"the endpoint does not heed DryRun: a machine {made} was made, {end}"
+        return Finding(subject, Level.ERROR, text, _COMPATIBLE)
     return Finding(subject, Level.OK, f"{kind.name} would be launched, says a rehearsal")
+
+
+def _rehearse(client: EC2Client, wanted: RunInstancesRequestTypeDef) -> MachineId | None:
+    """The machine that was made after all, if one was."""
+    try:
+        return MachineId(client.run_instances(**wanted)["Instances"][0]["InstanceId"])
+    except ClientError as answer:
+        if answer.response.get("Error", {}).get("Code") != "DryRunOperation":
+            raise
+    return None

@@ -1,17 +1,19 @@
-"""Images of an EC2 account: by id, by name, or by the tag ``Name``."""
+"""What a launch refers to: images of an EC2 account by id, by name, or by the tag ``Name``; launch templates."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
-from gridtide.clouds.ec2_api import Ec2Api
+from gridtide.clouds.ec2_api import Ec2Api, Kind
+from gridtide.clouds.ec2_machine import template_of
 from gridtide.errors import ImageNotFound
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef, ResponseLaunchTemplateDataTypeDef
 
 _KEPT: Final = 300.0
 """Seconds that an answer is used for. Longer: a new image of the same name is booted later. Shorter: more calls."""
@@ -23,18 +25,39 @@ class Images:
 
     def __init__(self, api: Ec2Api) -> None:
         self._api = api
-        self._found: dict[str, tuple[float, ImageTypeDef]] = {}
+        self._kept: dict[tuple[str, str], tuple[float, Any]] = {}
         self._asking = asyncio.Lock()
 
     async def find(self, name: str, until: float) -> ImageTypeDef:
         """The newest available one of this id, name, or tag ``Name``. Raises CloudError."""
+        found: ImageTypeDef = await self._keep(("image", name), lambda: self._look(name, until))
+        return found
+
+    async def template(self, written: str, until: float) -> ResponseLaunchTemplateDataTypeDef:
+        """What a launch template says. Raises CloudError."""
+        found: ResponseLaunchTemplateDataTypeDef = await self._keep(
+            ("template", written), lambda: self._look_at_template(written, until)
+        )
+        return found
+
+    async def _keep(self, key: tuple[str, str], look: Callable[[], Awaitable[Any]]) -> Any:
         async with self._asking:
             now = asyncio.get_running_loop().time()
-            kept = self._found.get(name)
+            kept = self._kept.get(key)
             if kept is None or now >= kept[0] + _KEPT:
-                kept = now, await self._look(name, until)
-                self._found[name] = kept
+                kept = now, await look()
+                self._kept[key] = kept
             return kept[1]
+
+    async def _look_at_template(self, written: str, until: float) -> ResponseLaunchTemplateDataTypeDef:
+        wanted = template_of(written)
+        version = wanted.pop("Version")
+
+        def ask(client: EC2Client) -> ResponseLaunchTemplateDataTypeDef:
+            answer = client.describe_launch_template_versions(Versions=[version], ResolveAlias=True, **wanted)  # type: ignore[arg-type]
+            return answer["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+
+        return await self._api.call(Kind.READ, ask, until)
 
     async def _look(self, name: str, until: float) -> ImageTypeDef:
         keys = ("image-id",) if _IMAGE_ID.fullmatch(name) else ("name", "tag:Name")
@@ -56,7 +79,7 @@ class Images:
         def page(client: EC2Client, token: str) -> tuple[list[ImageTypeDef], str]:
             at = {"NextToken": token} if token else {}
             answer = client.describe_images(Filters=wanted, Owners=owners, **at)  # type: ignore[arg-type]
-            return answer["Images"], answer.get("NextToken", "")
+            return [each for each in answer["Images"] if each["ImageId"]], answer.get("NextToken", "")
 
         return await self._api.pages(page, until)
 

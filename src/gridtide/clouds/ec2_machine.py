@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         BlockDeviceMappingTypeDef,
         ImageTypeDef,
         InstanceTypeDef,
+        ResponseLaunchTemplateDataTypeDef,
         RunInstancesRequestTypeDef,
         TagTypeDef,
     )
@@ -98,8 +99,20 @@ def client_token(tag: str, worker: WorkerId) -> str:
     return hashlib.sha256(f"{tag}/{worker}".encode()).hexdigest()
 
 
+def template_of(written: str) -> dict[str, str]:
+    """How EC2 is told of a launch template: ``NAME`` or ``lt-ID``, with ``:VERSION`` if it is not the default one."""
+    name, _, version = written.partition(":")
+    key = "LaunchTemplateId" if name.startswith("lt-") else "LaunchTemplateName"
+    return {key: name, "Version": version or "$Default"}
+
+
 def launch_parameters(
-    request: LaunchRequest, kind: InstanceType, image: ImageTypeDef | None, settings: Ec2Settings, tag: str
+    request: LaunchRequest,
+    kind: InstanceType,
+    image: ImageTypeDef,
+    settings: Ec2Settings,
+    tag: str,
+    template: ResponseLaunchTemplateDataTypeDef | None = None,
 ) -> RunInstancesRequestTypeDef:
     """One machine: its user-data and tags are its own, so that it cannot share a call with others.
 
@@ -110,6 +123,8 @@ def launch_parameters(
         "MinCount": 1,
         "MaxCount": 1,
         "ClientToken": client_token(tag, request.worker),
+        "ImageId": image["ImageId"],
+        "BlockDeviceMappings": _disks(image, template or {}, kind, settings),
         "InstanceType": kind.name,  # type: ignore[typeddict-item]  # the stubs know those of one day
         "UserData": request.user_data,  # type: ignore[typeddict-item]  # botocore takes and encodes bytes as well
         "TagSpecifications": [
@@ -121,13 +136,8 @@ def launch_parameters(
         # An agent that powers its machine off ends it: nothing is left to be paid, even while no controller runs.
         "InstanceInitiatedShutdownBehavior": "terminate",
     }
-    if image is not None:
-        wanted["ImageId"] = image["ImageId"]
-        wanted["BlockDeviceMappings"] = _disks(image, kind, settings)
     if settings.launch_template:
-        name, _, version = settings.launch_template.partition(":")
-        key = "LaunchTemplateId" if name.startswith("lt-") else "LaunchTemplateName"
-        wanted["LaunchTemplate"] = {key: name, "Version": version or "$Default"}  # type: ignore[misc]
+        wanted["LaunchTemplate"] = template_of(settings.launch_template)  # type: ignore[typeddict-item]
     if settings.key_pair:
         wanted["KeyName"] = settings.key_pair
     if settings.security_groups:
@@ -153,21 +163,36 @@ def _tags(tags: Mapping[str, str]) -> list[TagTypeDef]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def _disks(image: ImageTypeDef, kind: InstanceType, settings: Ec2Settings) -> list[BlockDeviceMappingTypeDef]:
-    """Every volume of the image goes with its machine, whatever the image says; the root has the shape's size."""
-    disks: list[BlockDeviceMappingTypeDef] = []
-    for mapping in image.get("BlockDeviceMappings", ()):
-        volume = mapping.get("Ebs")
-        if volume is None or "DeviceName" not in mapping:
+def _disks(
+    image: ImageTypeDef, template: ResponseLaunchTemplateDataTypeDef, kind: InstanceType, settings: Ec2Settings
+) -> list[BlockDeviceMappingTypeDef]:
+    """Every volume of image and template goes with its machine, whatever they say; the root has the shape's size.
+
+    What the template says of a device is said again in full: then it does not matter whether EC2 puts this list in
+    the place of the template's, or joins both by device.
+    """
+    disks: dict[str, BlockDeviceMappingTypeDef] = {
+        name: {"DeviceName": name, "Ebs": {}}
+        for each in image.get("BlockDeviceMappings", ())
+        if each.get("Ebs") is not None and (name := each.get("DeviceName"))
+    }
+    for given in template.get("BlockDeviceMappings", ()):
+        if name := given.get("DeviceName"):
+            disks[name] = {**given}  # type: ignore[typeddict-item]  # its keys are a part of the others
+    sizes = [
+        each["Ebs"].get("VolumeSize", 0)
+        for each in (*image.get("BlockDeviceMappings", ()), *template.get("BlockDeviceMappings", ()))
+        if each.get("Ebs") is not None and each.get("DeviceName") == image.get("RootDeviceName")
+    ]
+    for name, disk in disks.items():
+        if "Ebs" not in disk:
             continue
-        disk: BlockDeviceMappingTypeDef = {"DeviceName": mapping["DeviceName"], "Ebs": {"DeleteOnTermination": True}}
-        if mapping["DeviceName"] == image.get("RootDeviceName"):
-            gibibytes = -(-kind.disk // 1024)
-            disk["Ebs"]["VolumeSize"] = max(gibibytes, int(volume.get("VolumeSize", 0)))
+        disk["Ebs"] = {**disk["Ebs"], "DeleteOnTermination": True}
+        if name == image.get("RootDeviceName"):
+            disk["Ebs"]["VolumeSize"] = max(-(-kind.disk // 1024), *sizes)
             if settings.volume_type:
                 disk["Ebs"]["VolumeType"] = settings.volume_type  # type: ignore[typeddict-item]
-        disks.append(disk)
-    return disks
+    return list(disks.values())
 
 
 def seen(instance: InstanceTypeDef, tag: str) -> Seen:

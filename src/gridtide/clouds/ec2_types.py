@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from gridtide.clouds.ec2_api import Ec2Api
 from gridtide.clouds.ec2_machine import InstanceType
+from gridtide.errors import LaunchRejected
 from gridtide.model.ids import ShapeName
 from gridtide.model.resources import Resources, Shape
 
@@ -14,8 +18,12 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
+log = structlog.get_logger("gridtide.clouds")
+
 _TYPES: Final = 100
 """Instance types in one question: values in one filter are limited to 200."""
+_LEFT_ALONE: Final = 300.0
+"""Seconds. Shorter: a call more with each listing, for nothing. Longer: what a slip of a gateway hid stays hidden."""
 
 
 class Types:
@@ -26,6 +34,8 @@ class Types:
         self._api = api
         self._known: dict[ShapeName, Resources | None] = {}
         """Disk aside; None: the cloud does not know it. They never change."""
+        self._ask_again = 0.0
+        """Loop time."""
 
     @property
     def unwritten(self) -> list[ShapeName]:
@@ -58,6 +68,20 @@ class Types:
 
             found = dict(await self._api.pages(page, until))
             self._known.update({name: found.get(name) for name in names})
+
+    async def learn_if_told(self, types: Iterable[ShapeName], until: float) -> None:
+        """The same, but an endpoint that refuses the question is left alone with it for some minutes.
+
+        Foreign machines then count with what a listing itself tells of them.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._ask_again:
+            return
+        try:
+            await self.learn(types, until)
+        except LaunchRejected as error:
+            self._ask_again = now + _LEFT_ALONE
+            log.debug("instance types are not known", error=str(error))
 
     def resources(self, name: ShapeName) -> Resources:
         """What the site file says, else what the cloud said; nothing at all when neither knows."""

@@ -16,10 +16,10 @@ from gridtide.clouds import openstack_check
 from gridtide.clouds.flights import join
 from gridtide.clouds.openstack_api import Access, OpenstackApi, Service
 from gridtide.clouds.openstack_catalogue import ID, Catalogue
-from gridtide.clouds.openstack_errors import MachineNotFound, typed
+from gridtide.clouds.openstack_errors import ODD, MachineNotFound, typed
 from gridtide.clouds.openstack_faults import Faults
 from gridtide.clouds.openstack_launching import Launcher
-from gridtide.clouds.openstack_machine import Json, OpenstackSettings, fault, machine, quota, site_tag
+from gridtide.clouds.openstack_machine import Json, OpenstackSettings, fault, machine, quota, site_tag, volumes
 from gridtide.clouds.openstack_pages import pages
 from gridtide.clouds.openstack_volumes import Volumes
 from gridtide.clouds.protocol import Finding, LaunchRequest
@@ -104,6 +104,11 @@ class OpenstackCloud:
         """Credentials and how long they last, versions, flavours, images, and all else that the site file names."""
         return await openstack_check.findings(self, images, self._until(READ_PATIENCE))
 
+    async def credentials(self) -> Finding:
+        """How they are and when they end. Raises CloudError."""
+        until = self._until(READ_PATIENCE)
+        return await openstack_check.credentials(self, await self.api.log_in(until), until)
+
     async def console(self, machine: MachineId, *, most: int) -> bytes | None:
         """What Nova keeps of a machine that exists."""
         if not ID.fullmatch(machine):
@@ -127,15 +132,17 @@ class OpenstackCloud:
         rows = await self._pages(until)
         try:
             found = tuple(self._machine(row) for row in rows)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            attached = {each.id: volumes(row) for each, row in zip(found, rows, strict=True)}
+            said = {each.id: fault(row) for each, row in zip(found, rows, strict=True)}
+        except ODD as error:
             raise typed(error, self.where) from error
         self._workers = {each.id: each.worker for each in found}
         alive = {each.id for each in found if each.state not in (MachineState.ENDING, MachineState.GONE)}
         self._accepted = {
             each: at for each, at in self._accepted.items() if at + AGAIN > began and (at > began or each not in alive)
         }
-        await self._volumes.listed(rows, found, until)
-        return await self._faults.explained(found, {MachineId(str(row["id"])): fault(row) for row in rows}, until)
+        await self._volumes.listed(found, attached, until)
+        return await self._faults.explained(found, said, until)
 
     async def _pages(self, until: float) -> list[Json]:
         try:
@@ -158,7 +165,7 @@ class OpenstackCloud:
         answer = await self.api.call(Service.COMPUTE, "GET", "/limits", until)
         try:
             return quota(answer["limits"]["absolute"])
-        except (KeyError, TypeError, ValueError) as error:
+        except ODD as error:
             raise typed(error, self.where) from error
 
     # --- ending

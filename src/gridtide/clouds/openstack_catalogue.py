@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from gridtide.clouds.openstack_api import OpenstackApi, Service
-from gridtide.clouds.openstack_errors import MachineNotFound, typed
+from gridtide.clouds.openstack_errors import ODD, MachineNotFound, typed
 from gridtide.clouds.openstack_machine import Flavor, FlavorChoice, Json, OpenstackSettings, flavor
 from gridtide.clouds.openstack_pages import pages
 from gridtide.errors import ImageNotFound, LaunchRejected
@@ -67,7 +67,7 @@ class Catalogue:
             if kept is None or now >= kept[0] + KEPT:
                 try:
                     kept = now, await find()
-                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                except ODD as error:
                     raise typed(error, self._api.where) from error
                 self._kept[key] = kept
             return kept[1]

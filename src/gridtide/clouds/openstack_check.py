@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 from gridtide.clouds.openstack_api import MICROVERSION, LogIn, Service
-from gridtide.clouds.openstack_errors import MachineNotFound
+from gridtide.clouds.openstack_errors import ODD, MachineNotFound, typed
 from gridtide.clouds.protocol import Finding, Level
 from gridtide.errors import CloudError
 
@@ -27,7 +27,10 @@ async def findings(cloud: OpenstackCloud, images: Sequence[str], until: float) -
         log_in = await cloud.api.log_in(until)
     except CloudError as error:
         return (Finding("credentials", Level.ERROR, error.what, error.remedy),)
-    found = [await _credentials(cloud, log_in, until)]
+    try:
+        found = [await credentials(cloud, log_in, until)]
+    except CloudError as error:
+        found = [Finding("credentials", Level.WARNING, f"when they expire cannot be read: {error.what}", error.remedy)]
     if urlsplit(log_in.address).scheme != "https":
         text = f"{log_in.address} is not encrypted: passwords and join tokens can be read on the way"
         found.append(Finding("connection", Level.WARNING, text, "use the https:// address of Keystone, if it has one"))
@@ -42,7 +45,7 @@ async def findings(cloud: OpenstackCloud, images: Sequence[str], until: float) -
         found.append(Finding("connection", Level.WARNING, text, "have Nova updated to Stein or later"))
     for look in (_quota, _shapes, _networks, _key_pair, _server_group, _zones):
         try:
-            found += await look(cloud, until)
+            found += await _typed(cloud, look(cloud, until))
         except CloudError as error:
             found.append(Finding(look.__name__.strip("_").replace("_", " "), Level.ERROR, error.what, error.remedy))
     for name in dict.fromkeys(images):
@@ -55,7 +58,8 @@ async def findings(cloud: OpenstackCloud, images: Sequence[str], until: float) -
     return tuple(found)
 
 
-async def _credentials(cloud: OpenstackCloud, log_in: LogIn, until: float) -> Finding:
+async def credentials(cloud: OpenstackCloud, log_in: LogIn, until: float) -> Finding:
+    """How long they last, as Keystone says. Raises CloudError when it says nonsense."""
     what, path, key = "a password", f"/users/{log_in.user}", "password_expires_at"
     if log_in.credential:
         what, key = "an application credential", "expires_at"
@@ -65,7 +69,11 @@ async def _credentials(cloud: OpenstackCloud, log_in: LogIn, until: float) -> Fi
     except CloudError as error:
         return Finding("credentials", Level.OK, f"{what}; when it expires cannot be asked: {error.what}")
     document = next(iter(answer.values()), None)
-    return lasting(what, document.get(key) if isinstance(document, dict) else None, datetime.now(UTC))
+    ends = document.get(key) if isinstance(document, dict) else None
+    try:
+        return lasting(what, ends, datetime.now(UTC))
+    except ODD as error:
+        raise typed(error, cloud.where) from error
 
 
 def lasting(what: str, ends: object, now: datetime) -> Finding:
@@ -78,6 +86,13 @@ def lasting(what: str, ends: object, now: datetime) -> Finding:
     if at - now <= SOON:
         return Finding("credentials", Level.WARNING, text, _RENEW)
     return Finding("credentials", Level.OK, text)
+
+
+async def _typed(cloud: OpenstackCloud, looking: Awaitable[list[Finding]]) -> list[Finding]:
+    try:
+        return await looking
+    except ODD as error:
+        raise typed(error, cloud.where) from error
 
 
 async def _quota(cloud: OpenstackCloud, until: float) -> list[Finding]:

@@ -63,6 +63,9 @@ _IMAGE_WORDS: Final = re.compile(
 )
 _POLICY_WORDS: Final = re.compile(r"policy doesn't allow|not authorized|not permitted|disallowed by policy", re.I)
 
+ODD: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+"""What code that reads an answer raises where the answer is not as it should be."""
+
 _WORDS: Final = 300
 """Characters of the cloud's own words that are passed on."""
 
@@ -148,8 +151,7 @@ def failures() -> tuple[type[Exception], ...]:
     from openstack.exceptions import SDKException
     from yaml import YAMLError
 
-    odd = (KeyError, IndexError, TypeError, ValueError, AttributeError)
-    return (CloudError, ClientException, SDKException, YAMLError, OSError, *odd)
+    return (CloudError, ClientException, SDKException, YAMLError, OSError, *ODD)
 
 
 def typed(error: Exception, where: str) -> CloudError:

@@ -23,16 +23,16 @@ async def pages(api: OpenstackApi, path: str, key: str, limit: int, until: float
     are not in a cell's database yet before all others, in an order of their own, and from then on leaves them out.
     """
     while True:
-        found, whole = await _pages(api, path, key, limit, until)
-        if whole:
+        found = await _pages(api, path, key, limit, until)
+        if found is not None:
             return found
         await asyncio.sleep(_BUILDING_PAUSE)
 
 
-async def _pages(api: OpenstackApi, path: str, key: str, limit: int, until: float) -> tuple[list[Json], bool]:
-    """And whether none can be missing."""
+async def _pages(api: OpenstackApi, path: str, key: str, limit: int, until: float) -> list[Json] | None:
+    """None when there is no safe place to go on from."""
     found: dict[str, Json] = {}
-    marker, whole = "", True
+    marker = ""
     while True:
         after = f"&marker={marker}" if marker else ""
         answer = await api.call(Service.COMPUTE, "GET", f"{path}limit={limit}{after}", until)
@@ -48,10 +48,11 @@ async def _pages(api: OpenstackApi, path: str, key: str, limit: int, until: floa
         last = not full and (
             not building or not rows.keys() - found.keys() or len(rows) + building < min(limit, LEAST_PAGE)
         )
+        if full and not settled:
+            return None
         if not last and not rows.keys() - found.keys():
             raise CloudUnavailable("its pages go round in a circle", where=api.where)
         found.update(rows)
         if last:
-            return list(found.values()), whole
-        whole = whole and (bool(settled) or not full)
+            return list(found.values())
         marker = settled[-1] if settled else next(reversed(rows))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
 
 from gridtide.clouds.openstack_api import OpenstackApi, Service
-from gridtide.clouds.openstack_errors import MachineNotFound
-from gridtide.clouds.openstack_machine import Json, volumes
+from gridtide.clouds.openstack_errors import ODD, MachineNotFound, typed
 from gridtide.errors import CloudError
 from gridtide.model.ids import MachineId
 from gridtide.model.machines import Machines
@@ -41,12 +40,9 @@ class Volumes:
         if machine in self._of:
             self._ended.add(machine)
 
-    async def listed(self, rows: Sequence[Json], machines: Machines, until: float) -> None:
+    async def listed(self, machines: Machines, attached: Mapping[MachineId, tuple[str, ...]], until: float) -> None:
         """Remember what belongs to our machines, and remove what those that are gone left behind. Never raises."""
-        ours = {each.id for each in machines if each.worker is not None}
-        self._of.update(
-            {MachineId(str(row["id"])): found for row in rows if row["id"] in ours and (found := volumes(row))}
-        )
+        self._of.update({each.id: attached[each.id] for each in machines if each.worker and attached[each.id]})
         listed = {each.id for each in machines}
         for machine in self._ended - listed:
             self._orphans.update(self._of[machine])
@@ -61,7 +57,10 @@ class Volumes:
     async def _remove(self, until: float) -> None:
         """One listing, and a call for each that is still there and that nothing uses."""
         answer = await self._api.call(Service.VOLUME, "GET", "/volumes/detail?limit=1000", until)
-        states = {str(each["id"]): str(each["status"]) for each in answer.get("volumes", ())}
+        try:
+            states = {str(each["id"]): str(each["status"]) for each in answer["volumes"]}
+        except ODD as error:
+            raise typed(error, self._api.where) from error
         self._orphans &= states.keys()
         for volume in sorted(self._orphans):
             if states[volume] not in _REMOVABLE:

@@ -105,3 +105,12 @@ class HasConsole(Protocol):
         Raises CloudError.
         """
         ...
+
+
+@runtime_checkable
+class HasCredentials(Protocol):
+    """A cloud whose credentials may end."""
+
+    async def credentials(self) -> Finding:
+        """How they are and when they end: a WARNING from 8 days before. Raises CloudError when that cannot be asked."""
+        ...

@@ -61,10 +61,15 @@ class Observer:
         self._clouds = {name: self._cloud_sources(cloud) for name, cloud in assembly.clouds.items()}
 
     async def observe(self) -> None:
-        """Start what is due and wait for it, but not longer than the cycle's patience."""
-        started = [task for source in self._sources() if (task := source.start()) is not None]
-        if started:
-            await asyncio.wait(started, timeout=self._assembly.timing.patience)
+        """Start what is due and give it the cycle's patience: one such time for each read, however many cycles pass.
+
+        Else a cloud that hangs would make every cycle late, and with it what is done on all others.
+        """
+        started = {source: task for source in self._sources() if (task := source.start()) is not None}
+        left = {source: source.hope(self._assembly.timing.patience) for source in started}
+        hoped = [task for source, task in started.items() if left[source] > 0.0]
+        if hoped:
+            await asyncio.wait(hoped, timeout=max(left.values()))
 
     def ask_queue(self, name: QueueName) -> None:
         """Something happened to this queue."""
@@ -184,10 +189,11 @@ class Observer:
 
     async def _read_demand(self, queue: Queue) -> Demand:
         """Which jobs our machines could run can only be said once it is known what machines there are."""
+        asked = [cloud.shapes for cloud in self._clouds.values() if not cloud.shapes.attempted.is_set()]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SHAPES_PATIENCE):
-                for cloud in self._clouds.values():
-                    await cloud.shapes.attempted.wait()
+            async with asyncio.timeout(max((source.hope(_SHAPES_PATIENCE) for source in asked), default=0.0)):
+                for source in asked:
+                    await source.attempted.wait()
         return await queue.demand(self._offers(queue.name))
 
     def _shapes_changed(self, name: str) -> None:

@@ -100,6 +100,16 @@ class Source(Generic[T]):
         self._task = asyncio.create_task(self._read(), name=f"read {self.name}")
         return self._task
 
+    def hope(self, patience: float) -> float:
+        """Seconds in which the read under way may answer: what is left of ``patience`` since it began; 0 for nothing.
+
+        A source whose last read failed is not hoped for: whoever waited for it each time would be as slow as it is.
+        """
+        failing = self.attempted.is_set() and isinstance(self._reading, Missing | Stale)
+        if self._task is None or self._task.done() or failing:
+            return 0.0
+        return max(0.0, self._last_start + patience - self._clock.now())
+
     def adopt(self, before: Source[T]) -> None:
         """Go on from another source's reading (the same driver, under a changed site file)."""
         self._reading = before._reading

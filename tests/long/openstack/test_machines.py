@@ -2,22 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from gridtide.clouds.openstack import OpenstackCloud
+from gridtide.clouds.openstack_api import Access
 from gridtide.clouds.openstack_machine import FlavorChoice
 from gridtide.clouds.protocol import Level
 from gridtide.errors import AuthenticationFailed, ImageNotFound, LaunchRejected, QuotaExceeded
-from gridtide.model.ids import MachineId, ShapeName, WorkerId, Zone
+from gridtide.model.ids import CloudName, MachineId, ShapeName, WorkerId, Zone
 from gridtide.model.machines import MachineState, Quota
 from gridtide.testing.fault_proxy import FaultProxy
-from tests.real.openstack.inside.plane import IMAGE, NETWORK, PORTS
+from tests.real.openstack.inside.plane import IMAGE, NETWORK, PASSWORD, PORTS
 from tests.real.openstack.nova import END, LAUNCH, LIST, nova_call
-from tests.real.openstack.project import Project, User, new_project, request, until, with_settings
+from tests.real.openstack.project import SETTINGS, Project, User, new_project, request, until, with_settings
 
 
 @pytest.fixture
@@ -256,6 +259,7 @@ async def test_credentials_that_expire_soon_are_warned_of(administrator: User, t
         finding = next(each for each in await cloud.check([]) if each.subject == "credentials")
         assert finding.level is level
         assert ends[:10] in finding.text
+        assert await cloud.credentials() == finding, "what the service looks at every few hours"
         await cloud.close()
         project.owner.close()
 
@@ -268,6 +272,68 @@ async def test_a_missing_profile(project: Project, tmp_path: Path) -> None:
     assert finding.level is Level.ERROR
     assert "milano" in finding.text
     await cloud.close()
+
+
+# --- several projects, several regions
+
+
+async def test_one_user_in_two_projects(project: Project, administrator: User, tmp_path: Path) -> None:
+    """By password: an application credential has one project."""
+    other = new_project(administrator, tmp_path)
+    owner = project.owner
+    roles = administrator.call("keystone", "GET", "/v3/roles")["roles"]
+    member = next(role["id"] for role in roles if role["name"] == "member")
+    path = f"/v3/projects/{other.owner.project_id}/users/{owner.id}/roles/{member}"
+    administrator.call("keystone", "PUT", path)
+    user = {"username": owner.name, "password": PASSWORD, "user_domain_id": "default", "project_domain_id": "default"}
+    auth = {"auth_url": f"http://{owner.address}:{PORTS['keystone']}/v3", **user}
+    file = tmp_path / "clouds.yaml"
+    file.write_text(yaml.safe_dump({"clouds": {"torino": {"auth": auth, "region_name": "RegionOne"}}}))
+    clouds = [
+        OpenstackCloud(CloudName("private"), "torino", Access("torino", file, project=each), SETTINGS, settle=0.0)
+        for each in (owner.project, other.owner.project)
+    ]
+    made = await launched(clouds[0])
+    assert [[each.id for each in await cloud.machines()] for cloud in clouds] == [[made], []]
+    await launched(clouds[1])
+    assert [len(each.servers()) for each in (project, other)] == [1, 1], "each project has its own of one worker"
+    for cloud in clouds:
+        await cloud.close()
+    other.remove()
+    other.owner.close()
+
+
+async def test_a_region_has_endpoints_of_its_own(project: Project, administrator: User) -> None:
+    """A second region of the catalog: the same services, Nova behind another address."""
+    name = f"region-{project.owner.name}"
+    administrator.call("keystone", "POST", "/v3/regions", {"region": {"id": name}})
+    services = administrator.call("keystone", "GET", "/v3/services")["services"]
+    async with FaultProxy(project.compute, name=nova_call) as proxy:
+        made = [
+            administrator.make("endpoint", service_id=each["id"], interface="public", region_id=name, url=url)
+            for each in services
+            if (url := proxy.url + "/v2.1" if each["type"] == "compute" else catalogued(administrator, each["id"]))
+        ]
+        here, there, nowhere = (
+            OpenstackCloud(CloudName("private"), "torino", replace(project.access(), region=each), SETTINGS)
+            for each in (None, name, "region-of-nobody")
+        )
+        machine = await launched(there)
+        assert proxy.calls[LAUNCH] == 1
+        calls = sum(proxy.calls.values())
+        assert [each.id for each in await here.machines()] == [machine], "the same Nova"
+        assert sum(proxy.calls.values()) == calls, "by its other address"
+        with pytest.raises(AuthenticationFailed, match="region-of-nobody"):
+            await nowhere.machines()
+        for cloud in (here, there, nowhere):
+            await cloud.close()
+    for endpoint in made:
+        administrator.call("keystone", "DELETE", f"/v3/endpoints/{endpoint}")
+
+
+def catalogued(administrator: User, service: str) -> str:
+    endpoints = administrator.call("keystone", "GET", f"/v3/endpoints?service_id={service}&interface=public")
+    return next((str(each["url"]) for each in endpoints["endpoints"] if each["region_id"] == "RegionOne"), "")
 
 
 # --- calls

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,10 +20,11 @@ import httpx
 
 from gridtide.clouds.ec2 import Ec2Cloud
 from gridtide.clouds.ec2_api import Access
-from gridtide.clouds.ec2_machine import Ec2Settings, InstanceType
+from gridtide.clouds.ec2_machine import Ec2Settings, InstanceType, tags_of
 from gridtide.clouds.ec2_rate import Rate, Rates
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.model.ids import CloudName, GroupName, MachineId, ShapeName, WorkerId
+from gridtide.model.resources import Resources
 from gridtide.testing.fault_proxy import Answer
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ T = TypeVar("T")
 REGION: Final = "eu-south-1"
 IMAGE: Final = "worker-2026.11"
 CREDENTIALS: Final = "[default]\naws_access_key_id = testing\naws_secret_access_key = testing\n"
+
+SIZE: Final = Resources(2, 8192, 20_480)
+"""Of an m5.large, as the tests want it."""
+LIVING: Final = frozenset({"pending", "running"})
 
 FAST: Final = Rates(Rate(1000, 1000), Rate(1000, 1000), Rate(1000, 1000))
 """moto has no limits, and tests have no time."""
@@ -116,6 +121,21 @@ class Account:
         pages = self.client.get_paginator("describe_instances").paginate()
         every = [each for page in pages for found in page["Reservations"] for each in found["Instances"]]
         return [each for each in every if each["State"]["Name"] not in {"terminated", "shutting-down"}]
+
+    async def look(self) -> Mapping[MachineId, tuple[WorkerId, bool]]:
+        """Of each machine of ours that ever was: its worker, and whether it lives."""
+
+        def every(client: EC2Client) -> Mapping[MachineId, tuple[WorkerId, bool]]:
+            pages = client.get_paginator("describe_instances").paginate()
+            return {
+                MachineId(each["InstanceId"]): (WorkerId(tags["gridtide:worker"]), each["State"]["Name"] in LIVING)
+                for page in pages
+                for found in page["Reservations"]
+                for each in found["Instances"]
+                if "gridtide:worker" in (tags := tags_of(each.get("Tags", ())))
+            }
+
+        return await self.admin(every)
 
     def volumes(self) -> int:
         """That exist."""

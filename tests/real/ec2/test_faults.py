@@ -253,6 +253,23 @@ async def test_who_would_wait_too_long_is_throttled_without_a_call(account: Acco
     await cloud.close()
 
 
+async def test_a_long_timeout_is_cut_to_the_time_there_is(
+    monkeypatch: pytest.MonkeyPatch, account: Account, proxy: FaultProxy
+) -> None:
+    """As a site file may have it, for a slow endpoint."""
+    cloud = account.cloud(endpoint=proxy.url, timeout=30.0)
+    assert await cloud.machines() == ()
+    assert await cloud.terminate([MachineId("i-0123456789abcdef0")]) == {"i-0123456789abcdef0": None}
+    monkeypatch.setattr("gridtide.clouds.ec2.READ_PATIENCE", 2.0)
+    monkeypatch.setattr("gridtide.clouds.ec2_api._ENOUGH", 1.0)
+    proxy.add(HttpFault.HANG)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(CloudUnavailable, match="no answer in time"):
+        await cloud.machines()
+    assert 1.9 <= asyncio.get_running_loop().time() - began < 20.0
+    await cloud.close()
+
+
 async def test_a_cloud_that_hangs_holds_up_no_other(account: Account, proxy: FaultProxy) -> None:
     proxy.add(HttpFault.HANG)
     hanging = account.cloud(endpoint=proxy.url, timeout=5.0)

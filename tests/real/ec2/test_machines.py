@@ -14,7 +14,7 @@ from gridtide.errors import AuthenticationFailed, ImageNotFound, LaunchRejected
 from gridtide.model.ids import CloudName, MachineId, ShapeName, WorkerId, Zone
 from gridtide.model.machines import MachineState
 from gridtide.model.resources import Resources
-from gridtide.testing.fault_proxy import Call, FaultProxy, HttpFault, ec2_action
+from gridtide.testing.fault_proxy import Answer, Call, FaultProxy, HttpFault, ec2_action
 from tests.real.ec2.account import IMAGE, REGION, SETTINGS, Account, refusal, request, with_types
 
 W = WorkerId("grid-1")
@@ -163,6 +163,40 @@ async def test_a_launch_template_says_what_the_site_file_does_not(account: Accou
     await cloud.close()
 
 
+async def test_nothing_is_left_of_a_machine_of_a_launch_template(account: Account) -> None:
+    """Image and template say that their volumes shall stay, and the template adds one of its own."""
+    image = account.client.describe_images(Owners=["self"])["Images"][0]["ImageId"]
+    account.client.create_launch_template(
+        LaunchTemplateName="worker",
+        LaunchTemplateData={
+            "ImageId": image,
+            "BlockDeviceMappings": [{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 7, "DeleteOnTermination": False}}],
+        },
+    )
+    async with FaultProxy(account.address, name=ec2_action) as proxy:
+        cloud = account.cloud(with_types(launch_template="worker"), endpoint=proxy.url)
+        answers = await cloud.launch([replace(request(f"grid-{number}"), image=None) for number in range(3)])
+        assert proxy.calls["DescribeLaunchTemplateVersions"] == 1
+        assert (await cloud.check([]))[-1].subject == "launch of worker"
+        assert (await cloud.check([]))[-1].level is Level.OK
+        machines = [MachineId(machine) for machine in answers.values() if isinstance(machine, str)]
+        assert sorted(each["Size"] for each in account.client.describe_volumes()["Volumes"]) == 3 * [7] + 3 * [20]
+        assert await cloud.terminate(machines) == dict.fromkeys(machines)
+        assert account.volumes() == 0
+        await cloud.close()
+
+
+async def test_a_launch_template_without_an_image_or_that_is_not_there(account: Account) -> None:
+    account.client.create_launch_template(LaunchTemplateName="worker", LaunchTemplateData={"KeyName": "admin"})
+    for written, words in (("worker", "nor does launch template worker"), ("nothing", "InvalidLaunchTemplateName")):
+        cloud = account.cloud(with_types(launch_template=written))
+        (error,) = (await cloud.launch([replace(request(W), image=None)])).values()
+        assert isinstance(error, LaunchRejected)
+        assert words in str(error)
+        await cloud.close()
+    assert not account.instances()
+
+
 async def test_what_cannot_be_launched_is_refused_without_a_call(account: Account) -> None:
     async with FaultProxy(account.address, name=ec2_action) as proxy:
         cloud = account.cloud(endpoint=proxy.url)
@@ -183,7 +217,9 @@ async def test_an_endpoint_that_does_not_describe_types(account: Account) -> Non
         await account.admin(
             lambda client: client.run_instances(ImageId="ami-12345678", InstanceType="t3.nano", MinCount=1, MaxCount=1)
         )
-        assert sorted(each.resources.memory for each in await cloud.machines()) == [0, 4096]
+        for _ in range(3):
+            assert sorted(each.resources.memory for each in await cloud.machines()) == [0, 4096]
+        assert proxy.calls["DescribeInstanceTypes"] == 1
         await cloud.close()
 
 
@@ -215,6 +251,23 @@ async def test_check_says_what_is_there_and_what_is_not(account: Account) -> Non
         assert findings[f"launch of {IMAGE}"].level is Level.ERROR
         proxy.add(HttpFault.ANSWER, answer=refusal("AuthFailure", 401))
         assert [each.level for each in await cloud.check([IMAGE])] == [Level.OK, Level.ERROR]
+        await cloud.close()
+
+
+async def test_a_rehearsal_that_makes_a_machine_is_told_and_undone(account: Account) -> None:
+    """Endpoints that are not Amazon's may not know DryRun."""
+    async with FaultProxy(account.address, name=ec2_action) as proxy:
+        cloud = account.cloud(endpoint=proxy.url)
+        machine = await launched(cloud)
+        made = f"<RunInstancesResponse><instancesSet><item><instanceId>{machine}</instanceId></item></instancesSet>"
+        answer = Answer(200, f"{made}</RunInstancesResponse>".encode(), {"content-type": "text/xml"})
+        proxy.add(HttpFault.ANSWER, call="RunInstances", answer=answer)
+        findings = {each.subject: each for each in await cloud.check([IMAGE])}
+        finding = findings[f"launch of {IMAGE}"]
+        assert finding.level is Level.ERROR
+        assert machine in finding.text
+        assert "ended again" in finding.text
+        assert not account.instances()
         await cloud.close()
 
 

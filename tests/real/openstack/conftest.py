@@ -7,6 +7,13 @@ from tests.real.openstack.control_plane import control_plane
 from tests.real.openstack.project import Project, User, new_project
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five services on a host that is busy with other tests: how long they take is not what is looked at."""
+    monkeypatch.setattr("gridtide.clouds.openstack.READ_PATIENCE", 120.0)
+    monkeypatch.setattr("gridtide.clouds.openstack.LAUNCH_PATIENCE", 120.0)
+
+
 @pytest.fixture(scope="session")
 def plane() -> Iterator[str]:
     """The address of a control plane."""

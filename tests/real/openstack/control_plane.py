@@ -169,9 +169,9 @@ def control_plane() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _started() -> Iterator[str]:
-    tree = _kept("tree", [*_PACKAGES, *_UNPACKED, *_SPARED], _build_tree)
+    tree = kept("tree", [*_PACKAGES, *_UNPACKED, *_SPARED], _build_tree)
     sources = [path.read_text() for path in sorted(INSIDE.glob("*.py"))]
-    state = _kept("state", [tree.parent.name, *sources], lambda place: _set_up(tree, place))
+    state = kept("state", [tree.parent.name, *sources], lambda place: _set_up(tree, place))
     with _own_address() as address:
         plane = ControlPlane(tree, address, state)
         try:
@@ -181,7 +181,7 @@ def _started() -> Iterator[str]:
             plane.close()
 
 
-def _kept(what: str, made_from: list[str], make: Callable[[Path], None]) -> Path:
+def kept(what: str, made_from: list[str], make: Callable[[Path], None]) -> Path:
     """Made once per machine for each state of its sources. What nobody used for a day is removed."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gridtide-tests"
     key = hashlib.sha256("\0".join(made_from).encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """What a launch asks for, and what a listing says: pure functions."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -33,8 +34,8 @@ def request(zone: str | None = None) -> LaunchRequest:
     )
 
 
-def asked(settings: Ec2Settings, zone: str | None = None, image: Any = IMAGE) -> Any:
-    return launch_parameters(request(zone), KIND, image, settings, "torino/burst")
+def asked(settings: Ec2Settings, zone: str | None = None, image: Any = IMAGE, template: Any = None) -> Any:
+    return launch_parameters(request(zone), KIND, image, settings, "torino/burst", template)
 
 
 def test_the_client_token_is_the_workers_own_and_fits() -> None:
@@ -60,6 +61,29 @@ def test_every_volume_of_the_image_goes_with_the_machine() -> None:
     ]
     larger = {**IMAGE, "BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 50}}]}
     assert asked(Ec2Settings((KIND,)), image=larger)["BlockDeviceMappings"][0]["Ebs"]["VolumeSize"] == 50
+
+
+def test_every_volume_of_the_launch_template_goes_with_the_machine() -> None:
+    template: Any = {
+        "BlockDeviceMappings": [
+            {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 80, "Encrypted": True, "DeleteOnTermination": False}},
+            {"DeviceName": "/dev/sdb", "NoDevice": ""},
+            {"DeviceName": "/dev/sdc", "Ebs": {"VolumeSize": 200, "VolumeType": "st1"}},
+            {"DeviceName": "/dev/sdd", "VirtualName": "ephemeral0"},
+        ]
+    }
+    before = deepcopy(template)
+    disks = asked(Ec2Settings((KIND,), launch_template="worker", volume_type="gp3"), template=template)
+    assert disks["BlockDeviceMappings"] == [
+        {
+            "DeviceName": "/dev/xvda",
+            "Ebs": {"VolumeSize": 80, "Encrypted": True, "DeleteOnTermination": True, "VolumeType": "gp3"},
+        },
+        {"DeviceName": "/dev/sdb", "NoDevice": ""},
+        {"DeviceName": "/dev/sdc", "Ebs": {"VolumeSize": 200, "VolumeType": "st1", "DeleteOnTermination": True}},
+        {"DeviceName": "/dev/sdd", "VirtualName": "ephemeral0"},
+    ]
+    assert template == before, "it is kept for the next launch"
 
 
 def test_what_is_not_set_is_not_sent() -> None:

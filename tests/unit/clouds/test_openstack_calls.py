@@ -13,7 +13,7 @@ import pytest
 from gridtide.clouds.flights import join
 from gridtide.clouds.openstack_api import Access, OpenstackApi, Service
 from gridtide.clouds.openstack_faults import Faults
-from gridtide.clouds.openstack_machine import Json, machine
+from gridtide.clouds.openstack_machine import Json, machine, volumes
 from gridtide.clouds.openstack_pages import pages
 from gridtide.clouds.openstack_volumes import Volumes
 from gridtide.clouds.protocol import LaunchRequest
@@ -160,8 +160,20 @@ async def test_pages_go_on_from_a_row_that_is_built(make: Callable[..., Scripted
 
 
 async def test_a_page_of_nothing_but_launches_makes_the_listing_begin_again(make: Callable[..., ScriptedApi]) -> None:
-    api = make(rows("b1", "b2", more=True), rows("a9"), rows("a1", "a2", more=True), rows("b3", "a9"), rows())
+    api = make(rows("b1", "b2", more=True), rows("a1", "a2", more=True), rows("b3", "a9"), rows())
     assert await listed(api, 2) == ["a1", "a2", "b3", "a9"]
+    assert "marker" not in api.calls[1]
+
+
+async def test_launches_that_are_placed_between_two_pages_are_no_circle(make: Callable[..., ScriptedApi]) -> None:
+    """The same two on two pages: they were placed in a cell, behind the launch that the second page went on from."""
+    api = make(
+        rows("a3", "b1", "b2", more=True),
+        rows("b1", "b2", "b4", more=True),
+        rows("a4", "a2", "a1", more=True),
+        rows("a3"),
+    )
+    assert await listed(api, 3) == ["a4", "a2", "a1", "a3"]
 
 
 async def test_a_project_in_which_all_machines_are_being_built_is_listed(make: Callable[..., ScriptedApi]) -> None:
@@ -269,8 +281,10 @@ def server(name: str, *volumes: str, ours: bool = True) -> dict[str, Any]:
     }
 
 
-async def look(volumes: Volumes, *servers: dict[str, Any]) -> None:
-    await volumes.listed(servers, tuple(machine(each, TAG) for each in servers), soon())
+async def look(known: Volumes, *servers: dict[str, Any]) -> None:
+    found = tuple(machine(each, TAG) for each in servers)
+    attached = {each.id: volumes(row) for each, row in zip(found, servers, strict=True)}
+    await known.listed(found, attached, soon())
 
 
 def cinder(*found: tuple[str, str]) -> Json:
@@ -284,34 +298,34 @@ async def test_a_volume_that_outlives_its_machine_is_removed(make: Callable[...,
         {},
         cinder(("v3", "available")),
     )
-    volumes = Volumes(api)
-    await look(volumes, server("m1", "v1"), server("m2", "v2"), server("theirs", "v3", ours=False))
-    volumes.ended(MachineId("m1"))
-    volumes.ended(MachineId("theirs"))
-    await look(volumes, server("m1", "v1"), server("m2", "v2"))
+    known = Volumes(api)
+    await look(known, server("m1", "v1"), server("m2", "v2"), server("theirs", "v3", ours=False))
+    known.ended(MachineId("m1"))
+    known.ended(MachineId("theirs"))
+    await look(known, server("m1", "v1"), server("m2", "v2"))
     assert api.calls == [], "it is still there"
-    await look(volumes, server("m2", "v2"))
+    await look(known, server("m2", "v2"))
     assert len(api.calls) == 1, "Nova is deleting it"
-    await look(volumes, server("m2", "v2"))
+    await look(known, server("m2", "v2"))
     assert api.calls[-1] == "DELETE /volumes/v1"
-    await look(volumes, server("m2", "v2"))
-    await look(volumes, server("m2", "v2"))
+    await look(known, server("m2", "v2"))
+    await look(known, server("m2", "v2"))
     assert len(api.calls) == 4, "looked once more, and done"
 
 
 async def test_only_volumes_of_machines_that_we_ended_are_removed(make: Callable[..., ScriptedApi]) -> None:
     api = make(cinder(("v1", "available")))
-    volumes = Volumes(api)
-    await look(volumes, server("m1", "v1"))
-    await look(volumes)
+    known = Volumes(api)
+    await look(known, server("m1", "v1"))
+    await look(known)
     assert api.calls == []
 
 
 async def test_a_cinder_in_trouble_costs_no_listing(make: Callable[..., ScriptedApi]) -> None:
     api = make(LaunchRejected("no block-storage endpoint"))
-    volumes = Volumes(api)
-    await look(volumes, server("m1", "v1"))
-    volumes.ended(MachineId("m1"))
-    await look(volumes)
-    await look(volumes)
+    known = Volumes(api)
+    await look(known, server("m1", "v1"))
+    known.ended(MachineId("m1"))
+    await look(known)
+    await look(known)
     assert len(api.calls) == 2, "asked again with each listing"

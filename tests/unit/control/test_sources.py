@@ -188,6 +188,30 @@ async def test_there_is_never_more_than_one_call(peer: Peer) -> None:
 
 
 @on_virtual_time
+async def test_a_read_is_hoped_for_once_and_not_after_a_failure(peer: Peer) -> None:
+    assert peer.source.hope(2.0) == 0.0
+    peer.says = forever
+    peer.source.start()
+    assert peer.source.hope(2.0) == pytest.approx(2.0)
+    await asyncio.sleep(0.5)
+    assert peer.source.hope(2.0) == pytest.approx(1.5)
+    await asyncio.sleep(2.0)
+    assert peer.source.hope(2.0) == 0.0
+    await asyncio.sleep(RHYTHM.deadline)
+    await asyncio.sleep(max(0.0, peer.source.due() - peer.clock.now()))
+    peer.source.start()
+    assert peer.source.hope(2.0) == 0.0, "the read before failed"
+    await peer.source.stop()
+    peer.says = 1
+    await peer.read()
+    assert peer.source.hope(2.0) == 0.0, "nothing is under way"
+    await asyncio.sleep(RHYTHM.every)
+    peer.source.start()
+    assert peer.source.hope(2.0) == pytest.approx(2.0)
+    await peer.source.stop()
+
+
+@on_virtual_time
 async def test_an_answer_grows_stale_when_the_source_is_late(peer: Peer) -> None:
     await peer.read()
     await asyncio.sleep(RHYTHM.max_age + 1)
