@@ -1,12 +1,18 @@
-"""The controller is killed at random instants while it makes and ends machines: nothing is doubled, lost or harmed."""
+"""The controller is killed at any instant while it makes and ends machines: nothing is doubled, lost or harmed.
+
+Most instants are drawn from the time that a round takes here and now. The others are looked for, so that what must be
+met is met however fast the machine is: the controller is stopped, looked at, and killed in just that situation.
+"""
 
 import asyncio
+import itertools
 import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +51,7 @@ async def controller(directory, image, workers, parent):
         await cloud.terminate(workers[::2])
         await cloud.launch([request(worker, image=image) for worker in workers])
         await cloud.terminate(workers)
+        print("round", flush=True)
 
 nursery = os.getpid()
 for line in sys.stdin:
@@ -97,19 +104,31 @@ async def test_many_kills(
 ) -> None:
     instants = random.Random(20261121)
     directory = tmp_path / "machines"
-    states: set[MachineState] = set()
-    for _ in range(KILLS[image]):
-        await _run_and_kill(nursery, instants.uniform(0.0, 0.12 if image is None else 0.4))
-        heir = make_cloud(directory) if image is None else make_tree_cloud(directory)
-        states |= await _judge_what_was_left(image, heir)
-        await _repeat_launches(image, directory, heir)
-        assert await heir.terminate([MachineId(worker) for worker in WORKERS]) == dict.fromkeys(WORKERS)
-        assert processes(*WORKERS) == [], "no orphan"
-        assert await heir.machines() == ()
-        assert list((directory / ".ending").iterdir()) == []
+    situations = itertools.cycle(situations_in(directory).items())
+    length = await _time_a_round(nursery)
+    await _end_all(image, directory)
+    for number in range(KILLS[image]):
+        controller = await _start(nursery)
+        met = None
+        if number % 4 == 0:
+            met, holds = next(situations)
+            await _stop_when(controller, holds)
+        else:
+            await asyncio.sleep(instants.uniform(0.0, length))
+        await _kill(nursery, controller)
+        states = await _judge_what_was_left(image, _heir(image, directory))
+        assert met is None or met in states
+        await _repeat_launches(image, directory, _heir(image, directory))
+        await _end_all(image, directory)
         assert bystander.poll() is None
-    assert MachineState.RUNNING in states
-    assert MachineState.ENDING in states, "some kills fell into the ending of machines"
+
+
+def situations_in(directory: Path) -> dict[MachineState, Callable[[], bool]]:
+    """What a controller leaves to its heir that is killed while this holds."""
+    return {
+        MachineState.ENDING: lambda: any((directory / ".ending").glob("*")),
+        MachineState.RUNNING: lambda: any((directory / worker / "started").exists() for worker in WORKERS),
+    }
 
 
 def first_processes(image: str | None, worker: str) -> list[int]:
@@ -125,15 +144,62 @@ async def sleeping(image: str | None, worker: str) -> None:
         await eventually(lambda: inside(worker) == ["sleep"])
 
 
-async def _run_and_kill(nursery: "subprocess.Popen[str]", after: float) -> None:
+def _heir(image: str | None, directory: Path) -> ProcessCloud:
+    return make_cloud(directory) if image is None else make_tree_cloud(directory)
+
+
+async def _start(nursery: "subprocess.Popen[str]") -> int:
+    """A controller; its process number."""
     assert nursery.stdin is not None
     assert nursery.stdout is not None
     nursery.stdin.write("go\n")
     nursery.stdin.flush()
-    controller = int(await asyncio.to_thread(nursery.stdout.readline))
-    await asyncio.sleep(after)
+    return int(await asyncio.to_thread(nursery.stdout.readline))
+
+
+async def _kill(nursery: "subprocess.Popen[str]", controller: int) -> None:
+    assert nursery.stdout is not None
     os.kill(controller, signal.SIGKILL)
-    assert await asyncio.to_thread(nursery.stdout.readline) == "dead\n"
+    while (line := await asyncio.to_thread(nursery.stdout.readline)) == "round\n":
+        pass
+    assert line == "dead\n"
+
+
+async def _time_a_round(nursery: "subprocess.Popen[str]") -> float:
+    """Seconds that a controller takes for one round, on this machine at this time."""
+    assert nursery.stdout is not None
+    began = time.monotonic()
+    controller = await _start(nursery)
+    assert await asyncio.to_thread(nursery.stdout.readline) == "round\n"
+    length = time.monotonic() - began
+    await _kill(nursery, controller)
+    return length
+
+
+async def _stop_when(controller: int, holds: Callable[[], bool]) -> None:
+    """Stop it in a situation: only one that is still there once all of its threads stand still counts."""
+    for _ in range(1000):
+        await eventually(holds, seconds=60.0)
+        os.kill(controller, signal.SIGSTOP)
+        await eventually(lambda: _stands_still(controller), seconds=60.0)
+        if holds():
+            return
+        os.kill(controller, signal.SIGCONT)
+    raise AssertionError("the situation never lasts")
+
+
+def _stands_still(process: int) -> bool:
+    states = [each.read_text().rpartition(")")[2].split()[0] for each in Path(f"/proc/{process}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
+async def _end_all(image: str | None, directory: Path) -> None:
+    """As the next controller would: nothing stays behind."""
+    heir = _heir(image, directory)
+    assert await heir.terminate([MachineId(worker) for worker in WORKERS]) == dict.fromkeys(WORKERS)
+    assert processes(*WORKERS) == [], "no orphan"
+    assert await heir.machines() == ()
+    assert list((directory / ".ending").iterdir()) == []
 
 
 async def _judge_what_was_left(image: str | None, heir: ProcessCloud) -> set[MachineState]:
