@@ -46,7 +46,13 @@ class FixedPolicy:
     count: int
 
 
-Policy = QueuePolicy | PerJobPolicy | FixedPolicy
+class OtherPolicy:
+    """A policy of another package: :class:`gridtide.planning.policies.PlugInPolicy` says what it can do."""
+
+    __slots__ = ()
+
+
+Policy = QueuePolicy | PerJobPolicy | FixedPolicy | OtherPolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
+from gridtide.errors import GridtideError
+from gridtide.model.rules import Policy
+from gridtide.plug_ins import call_plug_in
 from gridtide.site.base import is_loopback
 from gridtide.site.database_url import has_password
 from gridtide.site.drivers import CloudSettings, ProcessCloudSettings, QueueSettings
@@ -101,6 +105,7 @@ def check_group(name: str, group: GroupSettings, known: Known) -> Iterator[Troub
     if group.minimum > group.maximum:
         what = f"{group.minimum} is more than the maximum of {group.maximum}"
         yield Trouble((*here, "minimum"), what, f"at most {group.maximum}, or a larger maximum")
+    yield from _check_policy(name, group)
     yield from _check_fixed(name, group)
     yield from _check_single_use(name, group, known)
     if group.lease <= 2 * group.heartbeat:
@@ -110,6 +115,22 @@ def check_group(name: str, group: GroupSettings, known: Known) -> Iterator[Troub
             "lease" if "lease" in group.model_fields_set or "heartbeat" not in group.model_fields_set else "heartbeat"
         )
         yield Trouble((*here, shorter), what, right)
+
+
+def _check_policy(name: str, group: GroupSettings) -> Iterator[Trouble]:
+    """One of a package from elsewhere may fail to be one."""
+    key = ("groups", name, "policy")
+    try:
+        made = call_plug_in(group.policy.policy)
+    except GridtideError as error:
+        yield Trouble(key, f"type {group.policy.type!r} makes no policy of it: {error.what}", error.remedy or _THEIRS)
+        return
+    if not isinstance(made, Policy):
+        what = f"type {group.policy.type!r} makes no policy of it, but a {type(made).__name__}"
+        yield Trouble(key, what, _THEIRS)
+
+
+_THEIRS: Final = "tell the authors of the package that brings it"
 
 
 def _check_fixed(name: str, group: GroupSettings) -> Iterator[Trouble]:

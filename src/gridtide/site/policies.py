@@ -14,13 +14,13 @@ from gridtide.site.units import Duration, Period
 
 
 class PolicySettings(Typed, ABC):
-    """How many workers a group should have."""
+    """How many workers a group should have. A package from elsewhere derives its own; see docs/how-to/plug-ins.md."""
 
     noun: ClassVar[str] = "policy"
 
     @abstractmethod
     def policy(self) -> Policy:
-        """The planner's view of it."""
+        """The planner's view of it. Of a package from elsewhere: a :class:`gridtide.planning.policies.PlugInPolicy`."""
 
 
 class QueuePolicySettings(PolicySettings):
@@ -82,7 +82,7 @@ class FixedPolicySettings(PolicySettings):
         return FixedPolicy(self.count)
 
 
-POLICIES: Final[TypeTable[PolicySettings]] = TypeTable("policy")
+POLICIES: Final[TypeTable[PolicySettings]] = TypeTable("policy", "gridtide.policy_settings")
 POLICIES.register("queue", QueuePolicySettings)
 POLICIES.register("elastiq", ElastiqPolicySettings)
 POLICIES.register("per_job", PerJobPolicySettings)

@@ -6,9 +6,10 @@ from gridtide.model import rules
 from gridtide.planning.policies.base import Aim, Outlook, Policy
 from gridtide.planning.policies.fixed import KeepCount
 from gridtide.planning.policies.per_job import OnePerJob
+from gridtide.planning.policies.plug_in import Guarded, PlugInPolicy
 from gridtide.planning.policies.queue import FollowQueue
 
-__all__ = ["Aim", "Outlook", "Policy", "policy_of"]
+__all__ = ["Aim", "Outlook", "PlugInPolicy", "Policy", "policy_of"]
 
 
 def policy_of(parameters: rules.Policy) -> Policy:
@@ -20,3 +21,5 @@ def policy_of(parameters: rules.Policy) -> Policy:
             return OnePerJob(parameters)
         case rules.FixedPolicy():
             return KeepCount(parameters)
+        case rules.OtherPolicy():
+            return Guarded(parameters)
