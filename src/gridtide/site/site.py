@@ -97,9 +97,7 @@ class Site:
         return SiteRules(
             name=self.name,
             groups=MappingProxyType({name: self._group_rules(name, images) for name in self.groups}),
-            clouds=MappingProxyType(
-                {name: CloudRules(name, cloud.limits(), cloud.settle) for name, cloud in self.clouds.items()}
-            ),
+            clouds=MappingProxyType({name: _cloud_rules(name, cloud) for name, cloud in self.clouds.items()}),
             queues=tuple(self.queues),
             warmup=self.controller.warmup,
         )
@@ -120,4 +118,11 @@ class Site:
             attributes=self.attributes(name),
             image=group.image,
             share=group.share,
+            choose=group.choose,
+            price_limit=group.price_limit,
         )
+
+
+def _cloud_rules(name: CloudName, cloud: CloudSettings) -> CloudRules:
+    budget = None if cloud.budget is None else cloud.budget.budget()
+    return CloudRules(name, cloud.limits(), cloud.settle, cloud.billing.billing(), budget)
