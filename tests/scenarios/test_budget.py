@@ -7,18 +7,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridtide.clouds.fake import FakeCloud, FakeMachine
 from gridtide.model.costs import DAY, HOUR, Billing, Budget, Choose, Stay
 from gridtide.model.ids import MachineId
-from gridtide.model.reasons import Cause
 from gridtide.model.resources import Resources, Shape
-from gridtide.model.workers import WorkerState
 from gridtide.queues.fake import FakeJobState
-from tests.scenarios.harness import GROUP, SHAPE, Site, scenario
+from tests.scenarios.harness import SHAPE, Site, scenario
 
 MINUTE = 60.0
 

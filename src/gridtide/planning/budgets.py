@@ -189,13 +189,15 @@ class Account:
         return min(self.now + max(wait, LOOK_AHEAD / 10), tomorrow)
 
     def words(self, price: float = 0.0) -> str:
-        """How it stands on the day that has the least room for one more machine of this price."""
-        after = LOOK_AHEAD + WORTHWHILE
-        days = self.totals(after)
-        more = {day: price * seconds / HOUR for day, seconds in by_day(self.now, self.kept_until(after))}
-        day = max(more, key=lambda each: (days[each] + more[each], -each))
-        figures = f"{days[day]:.2f} of {self.budget.per_day:.2f} of {self._name(day)} budget are spent or kept back"
-        return f"cloud {self.cloud}: {figures}" + (f", one more takes up to {more[day]:.2f}" if price else "")
+        """How it stands on the day with the least room for one more machine of this price, and what that would take."""
+        now, then = self.totals(0.0), self.totals(LOOK_AHEAD + WORTHWHILE)
+        until = self.kept_until(LOOK_AHEAD + WORTHWHILE)
+        more = {day: price * seconds / HOUR for day, seconds in by_day(self.now, until)}
+        day = max(more, key=lambda each: (then[each] + more[each], -each))
+        have = now.get(day, 0.0)
+        figures = f"{have:.2f} of {self.budget.per_day:.2f} of {self._name(day)} budget are spent or kept back"
+        takes = f", one more takes up to {then[day] + more[day] - have:.2f}" if price else ""
+        return f"cloud {self.cloud}: {figures}{takes}"
 
     def _name(self, day: int) -> str:
         if day <= self.today + 1:

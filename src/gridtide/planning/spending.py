@@ -36,7 +36,8 @@ def spending_of(snapshot: Snapshot, rules: SiteRules) -> Mapping[CloudName, Spen
         if launched is not None and worker.cloud in spent and worker.shape.price:
             so_far = Stay(worker.cloud, worker.shape.price, launched, snapshot.now)
             spent[worker.cloud] += dict(so_far.by_day(rules.clouds[worker.cloud].billing)).get(today, 0.0)
-    accounts = accounts_of(Evidence(snapshot, rules))
+    budgeted = any(cloud.budget is not None for cloud in rules.clouds.values())
+    accounts = accounts_of(Evidence(snapshot, rules)) if budgeted else {}
     found: dict[CloudName, Spending] = {}
     for name, cloud in rules.clouds.items():
         account = accounts.get(name)
