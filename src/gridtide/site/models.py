@@ -17,7 +17,6 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from gridtide.model.costs import Choose
 from gridtide.site.base import (
     RESTART,
     AttributeKey,
@@ -225,7 +224,7 @@ class GroupSettings(SiteModel):
     shapes: tuple[Text, ...] = written(
         (), description="Names of the shapes to use, in order of preference. Empty: every shape of the clouds."
     )
-    choose: Choose = written(
+    choose: Literal["order", "price", "fill"] = written(
         "order",
         description='Which machine is taken for a job. "order": of the first cloud that has room. "price": of all '
         'clouds, what costs least for each core that jobs get. "fill": of all clouds, what leaves least unused, then '

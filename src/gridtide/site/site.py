@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from gridtide.model.costs import Choose
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, Generation, GroupName, QueueName, ShapeName
 from gridtide.model.rules import CloudRules, GroupRules, SiteRules
@@ -118,7 +119,7 @@ class Site:
             attributes=self.attributes(name),
             image=group.image,
             share=group.share,
-            choose=group.choose,
+            choose=Choose(group.choose),
             price_limit=group.price_limit,
         )
 
