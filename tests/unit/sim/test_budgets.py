@@ -105,7 +105,7 @@ def test_the_budget_is_used_and_the_next_cloud_taken() -> None:
     assert judged.days_over_budget == 0
     told = run_document(done, judged)["spending"]
     assert isinstance(told, list)
-    assert sum(line["cost"] for line in told) == pytest.approx(judged.cost)  # type: ignore[index, call-overload]
+    assert sum(line["cost"] for line in told) == pytest.approx(judged.cost)
     assert ("  days over a budget", ("0",)) in rows([done], [judged])
 
 
