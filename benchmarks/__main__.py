@@ -17,6 +17,7 @@ from rich.table import Table
 
 from benchmarks import (
     boot,
+    budget,
     checks,
     faults_ec2,
     hang,
@@ -42,6 +43,7 @@ ALL: dict[str, Benchmark] = {
     "kill": kill.figures,
     "rollout": rollout.figures,
     "planner": planner.figures,
+    "budget": budget.figures,
     "htcondor-demand": htcondor_demand.figures,
     "boot": boot.fresh,
     "twelve": boot.twelve,

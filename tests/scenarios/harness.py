@@ -22,6 +22,7 @@ from gridtide.control.assembly import Assembly, Timing
 from gridtide.control.controller import Controller
 from gridtide.control.lease import LeaseKeeper
 from gridtide.control.sources import Rhythm
+from gridtide.model.costs import Billing, Budget, Choose
 from gridtide.model.ids import CloudName, Generation, GroupName, QueueName, ShapeName, WorkerId
 from gridtide.model.machines import Quota
 from gridtide.model.reasons import Reason
@@ -53,7 +54,8 @@ TIMING = Timing(
 class Site:
     """One queue, one or more clouds, one group; change what a scenario needs before ``up()``.
 
-    Further groups come from :meth:`add_group`; ``queues`` makes further queues, ``more_shapes`` further shapes.
+    Further groups come from :meth:`add_group`; ``queues`` makes further queues, ``more_shapes`` further shapes,
+    ``prices`` a cloud for each price per hour.
     """
 
     def __init__(
@@ -77,6 +79,10 @@ class Site:
         queues: int = 1,
         more_shapes: Sequence[Shape] = (),
         share: float = 1.0,
+        prices: Sequence[float] = (),
+        budget: Budget | None = None,
+        billing: Billing | None = None,
+        choose: Choose = Choose.ORDER,
     ) -> None:
         self.clock = LoopClock()
         self.random = Random(7)
@@ -90,13 +96,13 @@ class Site:
                 CloudName(f"{CLOUD}{number or ''}"),
                 self.clock,
                 self.random,
-                shapes=(shape, *more_shapes),
+                shapes=[replace(each, price=price) for each in (shape, *more_shapes)],
                 boot_time=boot_time,
                 list_lag=list_lag,
                 call_time=call_time,
                 quota=quota,
             )
-            for number in range(clouds)
+            for number, price in enumerate(prices or [0.0] * clouds)
         ]
         self.world = FakeWorld(self.clouds, self.queues, self.clock, self.random, leave_when_drained=leave_when_drained)
         self.store = MemoryFleetStore()
@@ -116,7 +122,9 @@ class Site:
             image=image,
             lease=lease,
             share=share,
+            choose=choose,
         )
+        self._budget, self._billing = budget, billing or Billing()
         self._more_groups: dict[GroupName, GroupRules] = {}
         self._quota = quota or Quota()
         self._join_secrets: dict[WorkerId, str] = {}
@@ -160,7 +168,10 @@ class Site:
         rules = SiteRules(
             name="site",
             groups={GROUP: self._group, **self._more_groups},
-            clouds={cloud.name: CloudRules(cloud.name, self._quota, cloud.settle) for cloud in self.clouds},
+            clouds={
+                cloud.name: CloudRules(cloud.name, self._quota, cloud.settle, self._billing, self._budget)
+                for cloud in self.clouds
+            },
             queues=tuple(queue.name for queue in self.queues),
         )
         context = ContextSettings(("http://127.0.0.1:1",), None, "exit")

@@ -31,7 +31,7 @@ _STATE_STYLES: Final = {
 
 
 def status(view: views.StatusView, now: float) -> RenderableType:
-    """Groups, then jobs that no machine will run, then sources."""
+    """Groups, then jobs that no machine will run, what clouds have charged, and sources."""
     from rich.console import Group
     from rich.text import Text
 
@@ -39,6 +39,7 @@ def status(view: views.StatusView, now: float) -> RenderableType:
     jobs = ", ".join(f"{count} {state}" for state, count in counted.items() if count) or "none"
     head = Text.assemble((printable(view.site), "bold"), f"  {clock_time(now, now)}  jobs: {printable(jobs)}\n")
     parts = [head, groups(view.groups), Text(), *([stuck(view.stuck), Text()] if view.stuck else [])]
+    parts += [spending(view.spending), Text()] if view.spending else []
     return Group(*parts, sources(view.sources))
 
 
@@ -48,6 +49,24 @@ def stuck(rows: Sequence[views.StuckView]) -> RenderableType:
         ("queue", "jobs", "stuck", "why"),
         ((row.queue, str(row.count), row.label, row.reason.text) for row in rows),
         right=("jobs",),
+    )
+
+
+def spending(rows: Sequence[views.SpendingView]) -> RenderableType:
+    """One line for each cloud that costs anything."""
+    return table(
+        ("cloud", "spent today", "kept back", "budget", "why"),
+        (
+            (
+                row.cloud,
+                f"{row.spent:.2f}",
+                "-" if row.kept is None else f"{row.kept:.2f}",
+                "-" if row.per_day is None else f"{row.per_day:.2f}",
+                f"{number(row.late, 'worker')} with jobs longer than longest_job" if row.late else "",
+            )
+            for row in rows
+        ),
+        right=("spent today", "kept back", "budget"),
     )
 
 

@@ -84,6 +84,16 @@ class StuckView(View):
     reason: ReasonView
 
 
+class SpendingView(View):
+    """What a cloud has charged today. ``per_day`` None: it has no budget."""
+
+    cloud: str
+    spent: float
+    per_day: float | None = None
+    kept: float | None = None
+    late: int = 0
+
+
 class StatusView(View):
     """The whole site at a glance."""
 
@@ -91,6 +101,7 @@ class StatusView(View):
     groups: tuple[GroupView, ...]
     sources: tuple[SourceView, ...]
     stuck: tuple[StuckView, ...] = ()
+    spending: tuple[SpendingView, ...] = ()
     jobs: Mapping[str, int] | None = None
     """By state; None at a site without a queue of its own."""
 

@@ -176,6 +176,7 @@ class Controller:
             undrain_answered=dict(fleet.undrain_answered),
             boot_times=self._boots.view(),
             queue_memory=self._queue_memory,
+            ended_costs=fleet.ledger.view(now),
         )
 
     async def _commit(self, snapshot: Snapshot, decided: Plan) -> Record:
@@ -274,6 +275,7 @@ class Controller:
         doing; those of the others are returned, to be stopped."""
         old = self._all_hands()
         self._assembly = assembly
+        self._fleet.ledger.bill({name: cloud.billing for name, cloud in assembly.rules.clouds.items()})
         self._observer = Observer(
             assembly, clock=self._clock, random=self._random, changed=self.wake, stays=self._stays
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from gridtide.control.boots import key_of
 from gridtide.control.lease import LeaseKeeper
+from gridtide.control.ledger import Ledger, reach_of
 from gridtide.errors import NotFound
 from gridtide.model.boots import Boot, BootReport, phases_of
 from gridtide.model.demand import Attribute
@@ -36,6 +37,7 @@ class Fleet:
         self.heartbeats: dict[WorkerId, Heartbeat] = {}
         self.drain_acknowledged: dict[WorkerId, float] = {}
         self.undrain_answered: dict[WorkerId, float] = {}
+        self.ledger = Ledger()
         self._led_since = float("inf")
 
     async def load(self, now: float) -> None:
@@ -47,6 +49,7 @@ class Fleet:
         async with self._lock:
             self.workers = {worker.id: worker for worker in await self._store.workers()}
             self.wishes = dict(await self._store.wishes())
+            self.ledger.load(await self._store.stays(since=reach_of(now)))
             self.heartbeats = {}
             self._led_since = now
             self.drain_acknowledged = {}
@@ -119,6 +122,7 @@ class Fleet:
                 if worker.state is WorkerState.GONE:
                     self.workers.pop(worker.id, None)
                     self.heartbeats.pop(worker.id, None)
+                    self.ledger.add(worker)
                 else:
                     self.workers[worker.id] = worker
                 if worker.state is not WorkerState.DRAINING:

@@ -81,6 +81,10 @@ def undrain_changes(
     reason = Reason(Cause.LOAD_RETURNED, "an operator took the drain back")
     for worker in _all_of(known, names):
         wanted = replace(worker, drain_wanted=False)
+        if worker.reason.cause is Cause.BUDGET:
+            raise Conflict(
+                f"{worker.id} was drained for its cloud's budget", remedy="raise budget.per_day in the site file"
+            )
         if worker.state is WorkerState.DRAINING and not worker.force_wanted:
             back = moved(wanted, WorkerState.JOINED, reason, now)
             changes += [UpdateWorker(worker.state, back), event_of(back, actor=actor, now=now)]

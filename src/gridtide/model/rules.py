@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from gridtide.model.costs import Billing, Budget, Choose
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, Generation, GroupName, QueueName, ShapeName
 from gridtide.model.machines import Quota
@@ -134,6 +135,9 @@ class GroupRules:
     """What its machines boot from; None on clouds without images."""
     share: float = 1.0
     """Its weight beside other groups where a cloud's quota does not hold what all of them want. More than 0."""
+    choose: Choose = Choose.ORDER
+    price_limit: float | None = None
+    """Highest price per core and hour of a machine that is launched. None: any price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,9 @@ class CloudRules:
     settle: float
     """Seconds for which a machine that was made may be missing from the cloud's listing. Too small a value
     makes a lost answer look like a refused launch."""
+    billing: Billing = field(default_factory=Billing)
+    budget: Budget | None = None
+    """None: it may charge whatever it does."""
 
 
 @dataclass(frozen=True, slots=True)

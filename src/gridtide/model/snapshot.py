@@ -126,3 +126,5 @@ class Snapshot:
     """What was learned of how long machines take to join."""
     queue_memory: Mapping[QueueName, QueueMemory] = field(default_factory=lambda: MappingProxyType({}))
     """What the last plan wanted remembered of each queue."""
+    ended_costs: Mapping[CloudName, Mapping[int, float]] = field(default_factory=lambda: MappingProxyType({}))
+    """What machines of workers that are GONE have been charged, by cloud and number of the day: from today on."""

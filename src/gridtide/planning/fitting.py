@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
+from typing import Final
 
 from gridtide.model.demand import DemandRow, OfferKey
 from gridtide.model.ids import GroupName, WorkerId
@@ -18,6 +19,9 @@ from gridtide.planning.shelves import Shelves
 Amount = tuple[int, int, int, int]
 
 _ONE_CORE: Amount = (1, 0, 0, 0)
+
+_DIGITS: Final = 9
+"""Of a price: more are the rounding of fractions, and no reason to prefer anything."""
 
 
 def amount(resources: Resources) -> Amount:
@@ -167,11 +171,13 @@ class Kind:
 
     key: OfferKey
     rank: int
-    """Position of its cloud in its group: the first cloud that can take a job gets it."""
+    """Position of its cloud in its group: the first cloud that can take a job gets it. 0 where the clouds compete."""
     order: tuple[str, int, str]
     """Decides among kinds that are as good: group, position of the shape, its name."""
     whole: Amount
     slots: int | None
+    price: float | None = None
+    """Per hour, where the price decides before what is left unused; None where it does not."""
 
 
 @dataclass(slots=True)
@@ -191,10 +197,27 @@ class Choice:
         return self.beside is None
 
     @property
-    def standing(self) -> tuple[float, tuple[str, int, str]]:
-        """Smaller is better: the part of the machine that is unused, then the order given."""
+    def standing(self) -> tuple[float, float, tuple[str, int, str]]:
+        """Smaller is better: the price of what is used, if that decides; the part that is unused; the order given."""
         size = self.kind.whole[0] + self.kind.whole[3]
-        return (self.unused / size if size else 0.0, self.kind.order)
+        return (self._price(), self.unused / size if size else 0.0, self.kind.order)
+
+    @property
+    def last_standing(self) -> tuple[float, float, tuple[str, int, str]]:
+        """The same among machines that take all there is for them: what is unused is not measured by their size."""
+        return (self._price(), self.unused, self.kind.order)
+
+    def _price(self) -> float:
+        """For each core and GPU that jobs get; for each job where they need neither."""
+        if self.kind.price is None:
+            return 0.0
+        used = sum(number * (load.need[0] + load.need[3]) for load, number in self.jobs)
+        return round(self.kind.price / (used or sum(number for _, number in self.jobs)), _DIGITS)
+
+    @property
+    def waste(self) -> float:
+        """What choosing this kind loses, summed up over the machines: its price, or what stays unused."""
+        return float(self.unused) if self.kind.price is None else self.kind.price
 
 
 Room = Callable[[Kind], int]
@@ -234,7 +257,7 @@ def add_machines(loads: Sequence[Load], kinds: Sequence[Kind], room: Room, take:
 
     Machines that jobs fill come first, by the smallest unused part and then by the order given. For the last jobs, one
     large machine is compared with the smaller ones that would do: the choice that leaves least unused wins, and
-    among equals the one with fewer machines.
+    among equals the one with fewer machines. Where the price decides, what jobs get is to cost least in both cases.
     """
     stands = [_Stand(kind, loads) for kind in kinds]
     while True:
@@ -253,17 +276,23 @@ def _best(choices: list[Choice], room: Room) -> Choice | None:
         return None
     rank = min(choice.kind.rank for choice in choices)
     choices = [choice for choice in choices if choice.kind.rank == rank]
+    priced = [choice for choice in choices if choice.kind.price is not None]
+    if not priced or len(priced) == len(choices):
+        return _best_of(choices, room)
+    # Groups that choose in different ways: each finds its own best, of which none is compared by what it costs.
+    plain = [choice for choice in choices if choice.kind.price is None]
+    both = [best for best in (_best_of(priced, room), _best_of(plain, room)) if best is not None]
+    return min(both, key=lambda choice: choice.standing[1:], default=None)
+
+
+def _best_of(choices: list[Choice], room: Room) -> Choice | None:
     full = min((choice for choice in choices if not choice.last), key=lambda choice: choice.standing, default=None)
-    last = min(
-        (choice for choice in choices if choice.last),
-        key=lambda choice: (choice.unused, choice.kind.order),
-        default=None,
-    )
+    last = min((choice for choice in choices if choice.last), key=lambda choice: choice.last_standing, default=None)
     if full is None or last is None:
         return full or last
     rivals = [choice.kind for choice in choices]
-    smaller = _unused_with(full.kind, [load for load, _ in last.jobs], rivals, room)
-    return full if smaller is not None and smaller < last.unused else last
+    smaller = _waste_with(full.kind, [load for load, _ in last.jobs], rivals, room)
+    return full if smaller is not None and round(smaller - last.waste, _DIGITS) < 0.0 else last
 
 
 def _one_machine(kind: Kind, loads: Sequence[Load]) -> Choice | None:
@@ -295,27 +324,27 @@ def _one_machine(kind: Kind, loads: Sequence[Load]) -> Choice | None:
     return Choice(kind, jobs, free[0] + free[3], beside) if jobs else None
 
 
-def _unused_with(first: Kind, loads: Sequence[Load], kinds: Sequence[Kind], room: Room) -> int | None:
-    """What would stay unused if these jobs got machines of ``first`` before others; None if that does not place all."""
+def _waste_with(first: Kind, loads: Sequence[Load], kinds: Sequence[Kind], room: Room) -> float | None:
+    """What would be lost if these jobs got machines of ``first`` before others; None if that does not place all."""
     rest = [Load(load.need, load.runs_on, [], load.left) for load in loads]
 
     def one(kind: Kind) -> Choice | None:
         return _one_machine(kind, [load for load in rest if kind.key in load.runs_on])
 
-    unused, available = 0, room(first)
+    waste, available = 0.0, room(first)
     choice = one(first)
     while choice is not None:
         number = min(load.left // jobs for load, jobs in choice.jobs)
         available -= number
         if available < 0:
             return None
-        unused += choice.unused * number
+        waste += choice.waste * number
         for load, jobs in choice.jobs:
             load.left -= jobs * number
         rest = [load for load in rest if load.left]
         if not rest:
-            return unused
+            return waste
         options = [option for kind in kinds if (option := one(kind)) is not None]
         filled = [option for option in options if not option.last]
-        choice = min(filled or options, key=lambda option: (option.unused, option.kind.order), default=None)
+        choice = min(filled or options, key=lambda option: option.last_standing, default=None)
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gridtide.model.costs import Choose, price_per_core
 from gridtide.model.ids import CloudName, GroupName
 from gridtide.model.reasons import Cause, Reason
 from gridtide.planning.evidence import count
@@ -43,7 +44,7 @@ class _Launcher:
             nonlocal launched
             offer = offers[id(kind)][1]
             fleet = self.fleets[offer.group]
-            reason = _launch_reason(fleet)
+            reason = _launch_reason(fleet, offer, self.limits)
             fleet.launches.append(self.limits.take(offer, number, single_use=fleet.aim.single_use, reason=reason))
             if offer.cloud in contended:
                 contended[offer.cloud].took(offer, number)
@@ -118,9 +119,22 @@ def _least_served_first(standing: Standing) -> tuple[float, float, str]:
 def _kind(offer: Offering, fleet: Fleet) -> Kind:
     order = (offer.group, offer.place, offer.shape.name)
     slots = fleet.aim.jobs_per_worker
-    return Kind(offer.key, offer.rank, order, amount(offer.shape.resources), slots)
+    price = offer.shape.price if fleet.rules.choose is Choose.PRICE else None
+    return Kind(offer.key, offer.rank, order, amount(offer.shape.resources), slots, price)
 
 
-def _launch_reason(fleet: Fleet) -> Reason:
+def _launch_reason(fleet: Fleet, offer: Offering, limits: Limits) -> Reason:
+    """Why any, and why this one."""
     waiting = count(fleet.waiting or 0, "job")
-    return Reason(Cause.DEMAND, f"{waiting} waiting in queue {fleet.rules.queue} that group {fleet.rules.name} can run")
+    words = f"{waiting} waiting in queue {fleet.rules.queue} that group {fleet.rules.name} can run"
+    if fleet.rules.choose is not Choose.ORDER:
+        price = f"{offer.shape.name} of cloud {offer.cloud} costs {price_per_core(offer.shape):g} per core and hour"
+        words = f"{words}; choose = {fleet.rules.choose}: {price}"
+    passed = [other for other in fleet.offers if _before(other, offer) and not limits.room(other)]
+    named = {other.cloud: other for other in reversed(passed)}  # the first one of each cloud tells enough
+    return Reason(Cause.DEMAND, "; ".join([words, *(limits.why_not(named[cloud]).text for cloud in sorted(named))]))
+
+
+def _before(other: Offering, offer: Offering) -> bool:
+    """Whether it would be preferred to this one, cloud by cloud or by its price."""
+    return (other.rank, other.place) < (offer.rank, offer.place) and other.cloud != offer.cloud

@@ -1,4 +1,4 @@
-"""What may be launched at most: the group's maximum, the cloud's quota, and what the breaker allows."""
+"""What may be launched at most: the group's maximum, the cloud's quota and budget, and what the breaker allows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gridtide.model.actions import Launch
+from gridtide.model.costs import Choose, price_per_core
 from gridtide.model.demand import OfferKey
 from gridtide.model.ids import CloudName, GroupName, MachineId, Zone
 from gridtide.model.machines import MachineState, Quota
@@ -13,8 +14,10 @@ from gridtide.model.readings import fresh, last_known
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import GroupRules
-from gridtide.model.workers import HOLDS_MACHINE
+from gridtide.model.workers import HOLDS_MACHINE, Worker
+from gridtide.planning.budgets import accounts_of
 from gridtide.planning.evidence import Evidence, doubt
+from gridtide.planning.lifecycle import Course
 
 _NO_QUOTA: Final = Quota()
 
@@ -30,9 +33,9 @@ class Offering:
     cloud: CloudName
     shape: Shape
     rank: int
-    """Position of the cloud in the group."""
+    """Position of the cloud in the group; 0 where all its clouds compete."""
     place: int
-    """Position of the shape in the group's order."""
+    """Position of the shape in the group's order, or, where the clouds compete, among all by their price."""
 
     @property
     def key(self) -> OfferKey:
@@ -53,13 +56,15 @@ def offerings(group: GroupRules, evidence: Evidence) -> list[Offering]:
         else:
             chosen = sorted(known.value, key=_cheapest_first)
         found.extend(Offering(group.name, cloud, shape, rank, place) for place, shape in enumerate(chosen))
-    return found
+    if group.choose is Choose.ORDER:
+        return found
+    found.sort(key=lambda offer: (price_per_core(offer.shape), offer.rank, offer.place))
+    return [Offering(group.name, offer.cloud, offer.shape, 0, place) for place, offer in enumerate(found)]
 
 
 def _cheapest_first(shape: Shape) -> tuple[float, int, str]:
     """Where the site file names no order: the cheapest core, then the larger machine, then by name."""
-    cores = shape.resources.cores
-    return (shape.price / cores if cores else shape.price, -cores, shape.name)
+    return (price_per_core(shape), -shape.resources.cores, shape.name)
 
 
 @dataclass(slots=True)
@@ -115,6 +120,7 @@ class Limits:
 
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
+        self.budgets = accounts_of(evidence)
         self._quotas = {cloud: _measure(evidence, cloud) for cloud in sorted(evidence.snapshot.clouds)}
         self._allowed: dict[tuple[CloudName, Zone | None, str], int] = {}
         self.counts: dict[GroupName, int] = {}
@@ -132,11 +138,22 @@ class Limits:
 
     def room(self, offering: Offering) -> int:
         """How many may be launched now, all in the zone that :meth:`zone` names."""
-        if self.refusal(offering) is not None:
+        if self.refusal(offering) is not None or self.too_dear(offering):
             return 0
         quota = self._quotas[offering.cloud].room(offering.shape.resources)
         zone = self.zone(offering)
-        return min(self.group_room(offering.group), quota, 0 if zone is None else zone[1])
+        room = min(self.group_room(offering.group), quota, 0 if zone is None else zone[1])
+        return int(min(room, self.budget_room(offering))) if room else 0
+
+    def budget_room(self, offering: Offering) -> float:
+        """How many the budget of its cloud allows."""
+        account = self.budgets.get(offering.cloud)
+        return float("inf") if account is None else account.room(offering.shape.price)
+
+    def too_dear(self, offering: Offering) -> bool:
+        """Whether a core of it costs more than its group would pay."""
+        limit = self._evidence.rules.groups[offering.group].price_limit
+        return limit is not None and price_per_core(offering.shape) > limit
 
     def group_room(self, group: GroupName) -> int:
         """How far the group is below its maximum."""
@@ -156,11 +173,27 @@ class Limits:
         assert zone is not None, "taken without room"  # noqa: S101
         self.counts[offering.group] = self.counts.get(offering.group, 0) + number
         self._allowed[(offering.cloud, zone[0], offering.shape.name)] = zone[1] - number
+        if offering.cloud in self.budgets:
+            self.budgets[offering.cloud].take(offering.shape.price, number)
         quota = self._quotas[offering.cloud]
         quota.machines += number
         quota.used = quota.used.plus(offering.shape.resources.times(number))
         generation = self._evidence.rules.groups[offering.group].generation
         return Launch(offering.group, offering.cloud, offering.shape, zone[0], generation, single_use, number, reason)
+
+    def affordable(self, courses: list[Course]) -> list[Course]:
+        """Those, in their order, whose drains could all be taken back within the budgets."""
+        if not self.budgets:
+            return courses
+        tried = {name: account.copy() for name, account in self.budgets.items()}
+        return [
+            each for each in courses if each.worker.cloud not in tried or tried[each.worker.cloud].recall(each.worker)
+        ]
+
+    def recall(self, worker: Worker) -> None:
+        """Use up the room of an affordable one: its drain is taken back."""
+        if worker.cloud in self.budgets:
+            self.budgets[worker.cloud].recall(worker)
 
     def refusal(self, offering: Offering) -> Reason | None:
         """Why nothing of it may be launched whatever the room: its cloud gave no evidence."""
@@ -173,7 +206,9 @@ class Limits:
 
     def allows(self, offering: Offering) -> bool:
         """Whether it could be launched but for maximum and quota."""
-        return self.refusal(offering) is None and self.zone(offering) is not None
+        if self.refusal(offering) is not None or self.too_dear(offering):
+            return False
+        return self.zone(offering) is not None and self.budget_room(offering) > 0
 
     def bounded(self, cloud: CloudName) -> bool:
         """Whether the cloud is known and has a quota."""
@@ -201,6 +236,8 @@ class Limits:
         refusal = self.refusal(offering)
         if refusal is not None:
             return refusal
+        if self.too_dear(offering):
+            return self._price_words(offering)
         group = offering.group
         if self.group_room(group) == 0:
             figures = f"{self.counts.get(group, 0)} of at most {self.maximum[group]} workers exist or start"
@@ -210,9 +247,16 @@ class Limits:
         if quota.room(offering.shape.resources) == 0:
             words = f"cloud {offering.cloud}: {quota.explain(offering.shape)}"
             return Reason(Cause.AT_QUOTA, f"{words}; {share}" if share is not None else words)
+        if self.zone(offering) is not None and self.budget_room(offering) == 0:
+            return Reason(Cause.AT_BUDGET, self.budgets[offering.cloud].words(offering.shape.price))
         if share is not None and self.allows(offering):
             return Reason(Cause.AT_QUOTA, f"{share}, and other groups wait for theirs")
         return self._breaker_words(offering)
+
+    def _price_words(self, offering: Offering) -> Reason:
+        limit = self._evidence.rules.groups[offering.group].price_limit
+        price = f"{offering.shape.name} costs {price_per_core(offering.shape):g} per core and hour"
+        return Reason(Cause.TOO_DEAR, f"cloud {offering.cloud}: {price}, group {offering.group} pays at most {limit:g}")
 
     def _breaker_words(self, offering: Offering) -> Reason:
         health = self._evidence.cloud(offering.cloud).health or {}

@@ -19,6 +19,7 @@ from gridtide.planning.lifecycle import Course, follow
 from gridtide.planning.limits import Limits
 from gridtide.planning.quotas import Quotas
 from gridtide.planning.rollout import roll
+from gridtide.planning.saving import keep_within
 from gridtide.planning.scaling import Outcome, fill_up, serve
 from gridtide.planning.strays import strays
 from gridtide.planning.trials import timers_of
@@ -39,8 +40,11 @@ def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
     limits.maximum.update((name, fleet.maximum) for name, fleet in fleets.items())
     for fleet in fleets.values():
         drain_surplus(fleet, evidence)
+    looks = keep_within(fleets, evidence, limits)
+    for fleet in fleets.values():
         fill_up(fleet, evidence, limits)
     outcomes, rollouts, timers = _scale(fleets, evidence, limits)
+    timers += looks
     why_worker = {worker: course.why for worker, course in courses.items()}
     timers += _timers(evidence, courses, fleets, outcomes, limits)
     return Plan(
@@ -61,7 +65,9 @@ def _scale(
     """Fit, launch and drain; what became of each queue, the rollouts, and when to look again."""
     every = list(fleets.values())
     queues = sorted({*evidence.snapshot.queues, *(fleet.rules.queue for fleet in every)})
-    outcomes = [serve(queue, [fleet for fleet in every if fleet.rules.queue == queue], evidence) for queue in queues]
+    outcomes = [
+        serve(queue, [fleet for fleet in every if fleet.rules.queue == queue], evidence, limits) for queue in queues
+    ]
     needed = {worker for outcome in outcomes for worker in outcome.needed}
     quotas = Quotas(served(outcomes, every), needed, evidence, limits)
     launch_for(outcomes, every, quotas, limits)

@@ -52,7 +52,8 @@ def fill_up(fleet: Fleet, evidence: Evidence, limits: Limits) -> None:
         reason = Reason(Cause.BELOW_MINIMUM, text)
     else:
         reason = Reason(Cause.BELOW_DESIRED, text)
-    for course in _candidates(fleet, evidence)[:missing]:
+    for course in limits.affordable(_candidates(fleet, evidence))[:missing]:
+        limits.recall(course.worker)
         recall(course, fleet, text)
         missing -= 1
     for offer in fleet.offers:
@@ -62,7 +63,7 @@ def fill_up(fleet: Fleet, evidence: Evidence, limits: Limits) -> None:
             missing -= number
 
 
-def serve(queue: QueueName, fleets: list[Fleet], evidence: Evidence) -> Outcome:
+def serve(queue: QueueName, fleets: list[Fleet], evidence: Evidence, limits: Limits) -> Outcome:
     """Fit the demand of a queue onto what there is, and recall drains. What is left wants launches."""
     view = evidence.queue(queue)
     known = last_known(view.demand)
@@ -78,7 +79,7 @@ def serve(queue: QueueName, fleets: list[Fleet], evidence: Evidence) -> Outcome:
     used = place(outcome.loads, supply.free_now(foreign, fleets), FREE)
     outcome.needed = _touched(used)
     place(outcome.loads, supply.soon(fleets, evidence), SOON)
-    _recall_for(outcome.loads, fleets, evidence)
+    _recall_for(outcome.loads, fleets, evidence, limits)
     return outcome
 
 
@@ -95,12 +96,13 @@ def _candidates(fleet: Fleet, evidence: Evidence) -> list[Course]:
     return found[: max(fleet.maximum - staying, 0)]
 
 
-def _recall_for(loads: list[Load], fleets: list[Fleet], evidence: Evidence) -> None:
+def _recall_for(loads: list[Load], fleets: list[Fleet], evidence: Evidence, limits: Limits) -> None:
     if not any(load.left for load in loads):
         return
     open_fleets = [fleet for fleet in fleets if fleet.halted is None and fleet.pinned is None]
     courses = {course.worker.id: (course, fleet) for fleet in open_fleets for course in _candidates(fleet, evidence)}
-    bins = place(loads, supply.draining(course for course, _ in courses.values()), RECALLED)
+    bins = place(loads, supply.draining(limits.affordable([course for course, _ in courses.values()])), RECALLED)
     for worker in sorted(_touched(bins)):
         course, fleet = courses[worker]
+        limits.recall(course.worker)
         recall(course, fleet, "jobs wait again that it can run")

@@ -21,6 +21,7 @@ from gridtide.model.ids import GroupName
 from gridtide.model.rules import SiteRules, Wishes
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.pilot.protocol import JobState
+from gridtide.planning.spending import spending_of
 from gridtide.service import views
 from gridtide.service.loads import stuck_counts
 
@@ -136,6 +137,19 @@ def site_metrics(figures: SiteFigures) -> Iterator[Metric]:
     yield failures
     if figures.cycle is not None:
         yield from _cycle_metrics(figures.cycle, figures.now)
+        yield from _money_metrics(figures.cycle, figures.rules)
+
+
+def _money_metrics(cycle: Cycle, rules: SiteRules) -> Iterator[Metric]:
+    found = {(str(name),): each for name, each in spending_of(cycle.snapshot, rules).items()}
+    budgets = {name: each.per_day for name, each in found.items() if each.per_day is not None}
+    yield _gauge("gridtide_budget", "Budget of a day (UTC).", ("cloud",), budgets)
+    spent = {name: each.spent for name, each in found.items()}
+    yield _gauge("gridtide_spent_today", "What machines have cost today (UTC).", ("cloud",), spent)
+    kept = {name: each.kept for name, each in found.items() if each.kept is not None}
+    yield _gauge("gridtide_kept_back_today", "What machines may still cost today.", ("cloud",), kept)
+    late = {name: float(each.late) for name, each in found.items() if each.per_day is not None}
+    yield _gauge("gridtide_late_workers", "Drained workers whose jobs outlast longest_job.", ("cloud",), late)
 
 
 def _cycle_metrics(cycle: Cycle, now: float) -> Iterator[Metric]:

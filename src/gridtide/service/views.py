@@ -26,6 +26,7 @@ from gridtide.model.workers import Worker, WorkerState
 from gridtide.pilot.protocol import Assignment, JobRecord, JobState, OutputFile, SubmissionRecord
 from gridtide.planning.eta import Eta
 from gridtide.service.loads import GroupLoad, loads, stuck
+from gridtide.service.spending import spending
 from gridtide.store.ports import AccessToken, Json, RecordedEvent
 
 JsonObject = dict[str, Json]
@@ -318,6 +319,7 @@ def status(
             for name, item in rules.groups.items()
         ],
         "stuck": [] if cycle is None else [_stuck(*item) for item in stuck(cycle)],
+        "spending": spending(cycle, rules),
         "sources": [] if cycle is None else [item.view() for item in sources(cycle.snapshot, now)],
         "cycle": None
         if cycle is None

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Final
 
+from gridtide.model.costs import Billing
 from gridtide.model.resources import Shape
 from gridtide.sim.batch import Amount
-from gridtide.sim.cloud import Billing
 from gridtide.sim.trace import TraceJob
 
 _LOOKED_AT: Final = 64

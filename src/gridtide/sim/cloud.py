@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from random import Random
-from typing import Final
 
 from gridtide.clock import Clock
 from gridtide.clouds.fake import CloudCall, FakeCloud, FakeMachine
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.errors import CloudError, CloudUnavailable, Throttled
+from gridtide.model.costs import Billing
 from gridtide.model.ids import CloudName, GroupName, MachineId, WorkerId
 from gridtide.model.machines import MachineState, Quota
 from gridtide.model.resources import Shape
 from gridtide.sim.chance import Chance
-
-HOUR: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +28,6 @@ class BootTime:
     median: float = 120.0
     sigma: float = 0.25
     """Standard deviation of the logarithm; 0: always the median."""
-
-
-@dataclass(frozen=True, slots=True)
-class Billing:
-    """From the launch call to the end of the machine."""
-
-    unit: float = 1.0
-    """Seconds; a unit that was begun is charged in full."""
-    minimum: float = 60.0
-    """Seconds that every machine is charged at least."""
-
-    def seconds(self, lived: float) -> float:
-        """What is charged for a machine that lived so long."""
-        return ceil(round(max(lived, self.minimum) / self.unit, 9)) * self.unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +64,7 @@ class CloudModel:
 
     shapes: tuple[Shape, ...]
     boot: BootTime = BootTime()
-    billing: Billing = Billing()
+    billing: Billing = field(default_factory=Billing)
     quota: Quota = field(default_factory=Quota)
     launches: RateLimit | None = None
     """Machines, not calls."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import asdict
+from datetime import UTC, datetime
 from hashlib import sha256
 
+from gridtide.model.costs import DAY
 from gridtide.sim.run import Run
 from gridtide.sim.trace import Trace
 from gridtide.sim.yardsticks import Score
@@ -49,5 +51,10 @@ def run_document(run: Run, score: Score) -> dict[str, Json]:
     told["days"] = run.length / 86_400.0
     told["violations"] = run.violation_count
     told["first_violations"] = [{"at": each.at, "rule": each.rule.value, "text": each.text} for each in run.violations]
+    told["spending"] = [
+        {"cloud": cloud, "day": datetime.fromtimestamp(day * DAY, UTC).strftime("%Y-%m-%d"), "cost": cost}
+        for cloud, days in sorted(run.days.items())
+        for day, cost in sorted(days.items())
+    ]
     told["digest"] = digest(run)
     return told

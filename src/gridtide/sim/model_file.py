@@ -14,18 +14,20 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from gridtide.errors import SiteFileError
+from gridtide.model.costs import Billing
 from gridtide.model.ids import CloudName, QueueName, ShapeName
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import SiteRules
 from gridtide.sim.batch import Order, Placement
-from gridtide.sim.cloud import Billing, BootTime, CloudModel, Outages, RateLimit, Reclaim
+from gridtide.sim.cloud import BootTime, CloudModel, Outages, RateLimit, Reclaim
 from gridtide.sim.setting import Setting, standard_setting
 from gridtide.site.base import Count, PositiveCount, Price, ShapeKey, SiteModel, written
+from gridtide.site.costs import BillingSettings
 from gridtide.site.drivers import CloudSettings
 from gridtide.site.loader import load
 from gridtide.site.locate import Locations, Position
 from gridtide.site.problems import SiteFileProblem, troubles
-from gridtide.site.units import Duration, Moment, Period, PositiveSize, Size
+from gridtide.site.units import Duration, Period, PositiveSize, Size
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)]
@@ -38,13 +40,6 @@ class BootSettings(SiteModel):
     sigma: Annotated[float, Field(ge=0.0, le=3.0)] = written(
         0.25, description="Standard deviation of the logarithm. 0: always the median."
     )
-
-
-class BillingSettings(SiteModel):
-    """From the launch call to the end of the machine."""
-
-    unit: Moment = written("1 s", description="A unit that was begun is charged in full.")
-    minimum: Duration = written("1 min", description="Every machine is charged at least so long.")
 
 
 class RateSettings(SiteModel):
@@ -86,7 +81,9 @@ class CloudModelSettings(SiteModel):
     """``[clouds.NAME]``: how a cloud of the site file behaves."""
 
     boot: BootSettings = written({}, description="How long machines take from the launch call to their join.")
-    billing: BillingSettings = written({}, description="What is charged.")
+    billing: BillingSettings | None = written(
+        None, description="What is charged. Left out: what the site file says; without one, by the second."
+    )
     launches: RateSettings | None = written(
         None, description="How many machines may be launched. Left out: any number."
     )
@@ -100,14 +97,14 @@ class CloudModelSettings(SiteModel):
         {}, description="Its shapes, where the site file does not say what they have."
     )
 
-    def model(self, shapes: tuple[Shape, ...]) -> CloudModel:
-        """The plain value. ``shapes`` are the site file's; those of this file replace and add to them."""
+    def model(self, shapes: tuple[Shape, ...], billing: Billing) -> CloudModel:
+        """The plain value. ``shapes`` and ``billing`` are the site file's; those of this file come before them."""
         own = {name: settings.shape(name) for name, settings in self.shapes.items()}
         every = {str(shape.name): shape for shape in shapes} | own
         return CloudModel(
             shapes=tuple(every.values()),
             boot=BootTime(self.boot.median, self.boot.sigma),
-            billing=Billing(self.billing.unit, self.billing.minimum),
+            billing=billing if self.billing is None else self.billing.billing(),
             launches=None if self.launches is None else RateLimit(self.launches.per_second, self.launches.burst),
             calls=None if self.calls is None else RateLimit(self.calls.per_second, self.calls.burst),
             outages=None if self.outages is None else Outages(self.outages.between, self.outages.mean),
@@ -173,7 +170,10 @@ def make_setting(site: Path | None, model: ModelSettings, *, queue: str | None =
     used = {cloud for group in base.groups for cloud in group.clouds}
     plain = CloudModelSettings()
     clouds = {
-        name: replace(model.clouds.get(str(name), plain).model(shapes[name]), quota=base.rules.clouds[name].quota)
+        name: replace(
+            model.clouds.get(str(name), plain).model(shapes[name], base.rules.clouds[name].billing),
+            quota=base.rules.clouds[name].quota,
+        )
         for name in shapes
         if name in used
     }

@@ -45,6 +45,8 @@ def rows(runs: Sequence[Run], scores: Sequence[Score]) -> list[Row]:
         row("  over the zero-wait bound", [_over(score.hours_over_bound) for score in scores]),
         row("cost", [_amount(score.cost, 2) for score in scores]),
         row("  over the zero-wait bound", [_over(score.over_bound) for score in scores]),
+        row("  of the dearest day of a cloud", [_amount(score.dearest_day, 2) for score in scores]),
+        row("  days over a budget", [_count(score.days_over_budget) for score in scores]),
         row("launches", [_count(score.launches) for score in scores]),
         row("  per 1 000 jobs", [f"{score.launches_per_1000:.1f}" for score in scores]),
         row("most cores at once", [_amount(score.peak_cores) for score in scores]),

@@ -21,16 +21,17 @@ from gridtide.clock import LoopClock
 from gridtide.control.assembly import Assembly
 from gridtide.control.controller import Controller
 from gridtide.control.lease import LeaseKeeper
-from gridtide.model.ids import CloudName, WorkerId
-from gridtide.model.resources import Shape
+from gridtide.model.ids import WorkerId
 from gridtide.model.workers import Worker
 from gridtide.sim import virtual_time
 from gridtide.sim.batch import Batch, Job
 from gridtide.sim.cloud import SimulatedCloud
+from gridtide.sim.machines import MachineRecord
 from gridtide.sim.queue import SimulatedQueue
 from gridtide.sim.setting import Setting
+from gridtide.sim.spending import Days, days_of, keepable, passed
 from gridtide.sim.trace import Trace
-from gridtide.sim.watch import Violation, Watch, WatchedStore
+from gridtide.sim.watch import Rule, Violation, Watch, WatchedStore
 from gridtide.sim.world import SimulatedWorld
 from gridtide.store.ports import Owner
 
@@ -51,25 +52,6 @@ again and again, which are no garbage."""
 
 _LEASE: Final = 1e9
 """Seconds: nobody competes for the lease, and renewing it would be half of all events."""
-
-
-@dataclass(frozen=True, slots=True)
-class MachineRecord:
-    """One machine of the run. Times are seconds from the workload's start."""
-
-    worker: WorkerId
-    cloud: CloudName
-    shape: Shape
-    made: float
-    joined: float | None
-    ended: float
-    charged: float
-    """Seconds on the bill."""
-
-    @property
-    def cost(self) -> float:
-        """In the currency of the price list."""
-        return self.shape.price * self.charged / 3600.0
 
 
 @dataclass(slots=True)
@@ -101,6 +83,8 @@ class Run:
     seed: int
     jobs: JobRecords
     machines: tuple[MachineRecord, ...]
+    days: Days
+    """What each cloud has charged on each day."""
     violations: tuple[Violation, ...]
     violation_count: int
     never_started: int
@@ -290,6 +274,8 @@ class Simulation:
             for each in cloud.bill.machines.values()
         ]
         machines.sort(key=lambda each: (each.made, each.worker))
+        days = days_of(machines, EPOCH)
+        self._look_at_budgets(days)
         cycle = self._controller.cycle
         return Run(
             trace=self._trace,
@@ -297,6 +283,7 @@ class Simulation:
             seed=self._seed,
             jobs=self._jobs,
             machines=tuple(machines),
+            days=days,
             violations=tuple(self._watch.found),
             violation_count=sum(self._watch.counts.values()),
             never_started=never,
@@ -307,6 +294,13 @@ class Simulation:
             decisions=self._watch.decisions,
             length=max([self._moved, *(each.ended for each in machines)]),
         )
+
+    def _look_at_budgets(self, days: Days) -> None:
+        """Of days that are over, and of the promise that was given for them."""
+        rules = self._setting.rules
+        for cloud, day, cost, budget in passed(days, rules):
+            if keepable(cloud, self._trace.jobs, rules):
+                self._watch.breach(Rule.BUDGET, f"{cloud}: {cost:.2f} of {budget:.2f} on day {day}")
 
 
 def _render(_worker: Worker, token: str) -> bytes:

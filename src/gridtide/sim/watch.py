@@ -33,6 +33,7 @@ class Rule(StrEnum):
     JOB_KILLED = "a running job was ended by us"
     MAXIMUM = "a group had more machines than its maximum"
     QUOTA = "a cloud had more machines than its quota"
+    BUDGET = "a cloud charged more on a day than its budget"
     DOUBLE = "a worker had two machines"
     ORPHAN = "a machine of ours that nobody knows"
     FOREIGN = "a machine of somebody else was ended"

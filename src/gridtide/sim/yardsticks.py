@@ -11,6 +11,7 @@ from gridtide.model.resources import Shape
 from gridtide.sim.bounds import Bound, clairvoyant, zero_wait
 from gridtide.sim.curves import Curve, Elasticity, elasticity
 from gridtide.sim.run import Run
+from gridtide.sim.spending import passed
 
 TAU: Final = 10.0
 """Seconds: run times below it count as this long in the slowdown (Feitelson and others), so that a job of one second
@@ -53,6 +54,10 @@ class Score:
     work: float
     """Core-hours of the jobs that ended, of their last runs."""
     cost: float
+    dearest_day: float
+    """The most that one cloud charged on one day (UTC)."""
+    days_over_budget: int
+    """Days on which a cloud charged more than its budget."""
     over_work: float
     """Charged core-hours over those of the work, minus 1."""
     over_bound: float | None
@@ -167,6 +172,8 @@ def score(run: Run) -> Score:
         core_hours=core_hours,
         work=work,
         cost=cost,
+        dearest_day=max((cost for days in run.days.values() for cost in days.values()), default=0.0),
+        days_over_budget=sum(1 for _ in passed(run.days, run.setting.rules)),
         over_work=core_hours / work - 1.0 if work else 0.0,
         over_bound=cost / bound.cost - 1.0 if bound.cost else None,
         hours_over_bound=machine_hours / bound.machine_hours - 1.0 if bound.machine_hours else 0.0,

@@ -97,6 +97,18 @@ def check_queues(queues: Mapping[str, QueueSettings]) -> Iterator[Trouble]:
             yield Trouble(("queues", name, "type"), what, "one can serve any number of groups")
 
 
+def check_budgets(clouds: Mapping[str, CloudSettings]) -> Iterator[Trouble]:
+    """A machine without a price would pass a budget unseen."""
+    for name, cloud in clouds.items():
+        prices = cloud.prices()
+        free = [shape for shape, price in prices.items() if not price]
+        if cloud.budget is None or (prices and not free):
+            continue
+        without = f"shape {free[0]!r} has none" if free else "no shape has one"
+        right = f"a price per hour for {free[0]!r}" if free else "for example shapes = { NAME = { price = 0.1 } }"
+        yield Trouble(("clouds", name, "budget"), f"counts with prices, and {without}", right)
+
+
 def check_group(name: str, group: GroupSettings, known: Known) -> Iterator[Trouble]:
     """Names exist, and figures do not contradict each other."""
     here = ("groups", name)

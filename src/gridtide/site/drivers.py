@@ -30,6 +30,7 @@ from gridtide.site.base import (
     written,
 )
 from gridtide.site.context import ContextSettings
+from gridtide.site.costs import BillingSettings, BudgetSettings
 from gridtide.site.registry import register_cloud, register_queue
 from gridtide.site.units import Duration, PositiveSize, Size, wrong
 
@@ -74,6 +75,10 @@ class CloudSettings(Typed):
     quota: QuotaSettings = written(
         {}, description="Upper limits over all machines of the tenant, those of others included."
     )
+    billing: BillingSettings = written({}, description="How it charges for machines.")
+    budget: BudgetSettings | None = written(
+        None, description="How much its machines may cost on one day. Left out: any amount."
+    )
     settle: Duration = written(
         "60 s",
         description="How long the cloud's listing may miss a machine that was made. Too small a value makes a lost "
@@ -94,6 +99,11 @@ class CloudSettings(Typed):
     def known_shapes(self) -> Collection[str] | None:
         """The names of all shapes, when the site file itself defines them; None when only the cloud can say."""
         return None
+
+    def prices(self) -> Mapping[str, float]:
+        """The price of each shape of its table ``shapes``, whatever else the table says."""
+        tables: Mapping[str, Mapping[str, float]] = self.model_dump().get("shapes") or {}
+        return {name: table.get("price", 0.0) for name, table in tables.items()}
 
     def limits(self) -> Quota:
         """Upper limits over all machines of this cloud."""

@@ -26,7 +26,7 @@ import gridtide.site.qemu
 import gridtide.site.slurm  # noqa: F401  (they register their types)
 from gridtide.model.ids import CloudName, GroupName, QueueName
 from gridtide.site.base import Place, SiteModel, Typed, check_name
-from gridtide.site.checks import Known, check_group, check_queues, check_service, check_store
+from gridtide.site.checks import Known, check_budgets, check_group, check_queues, check_service, check_store
 from gridtide.site.context import ContextSettings
 from gridtide.site.hints import nearest, suggestion
 from gridtide.site.locate import Keys, Locations, Position
@@ -208,6 +208,7 @@ class _Reader:
         }
         names = {section: (*tables, *meant.get(section, ())) for section, tables in named.items()}
         self.troubles.extend(check_queues(queues))
+        self.troubles.extend(check_budgets(clouds))
         self._check(Known(**names, cloud_settings=clouds, queue_settings=queues), service, store, groups)
         shared_settings = self.section(ContextSettings, ("context",), table.get("context", {}), state)
         shared: dict[CloudName | None, tuple[ContextFile, ...]] = {

@@ -24,6 +24,7 @@ from gridtide.site.base import (
     Count,
     Directory,
     File,
+    Price,
     SiteModel,
     SiteName,
     Text,
@@ -218,10 +219,19 @@ class GroupSettings(SiteModel):
     queue: Text = Field(description="The queue that its workers serve.")
     clouds: tuple[Text, ...] = Field(
         min_length=1,
-        description="Where its machines come from, in order: the next one when the first is full or broken.",
+        description="Where its machines come from, in order: the next one when the first is full, broken or too dear.",
     )
     shapes: tuple[Text, ...] = written(
         (), description="Names of the shapes to use, in order of preference. Empty: every shape of the clouds."
+    )
+    choose: Literal["order", "price", "fill"] = written(
+        "order",
+        description='Which machine is taken for a job. "order": of the first cloud that has room. "price": of all '
+        'clouds, what costs least for each core that jobs get. "fill": of all clouds, what leaves least unused, then '
+        "the cheaper.",
+    )
+    price_limit: Price | None = written(
+        None, description="Highest price for a core and hour: dearer machines are not launched. Left out: any price."
     )
     image: Text | None = written(None, description="The image to boot, for clouds that have images.")
     minimum: Count = written(0, description="Never fewer workers than this.")

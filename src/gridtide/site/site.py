@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from gridtide.model.costs import Choose
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, Generation, GroupName, QueueName, ShapeName
 from gridtide.model.rules import CloudRules, GroupRules, SiteRules
@@ -97,9 +98,7 @@ class Site:
         return SiteRules(
             name=self.name,
             groups=MappingProxyType({name: self._group_rules(name, images) for name in self.groups}),
-            clouds=MappingProxyType(
-                {name: CloudRules(name, cloud.limits(), cloud.settle) for name, cloud in self.clouds.items()}
-            ),
+            clouds=MappingProxyType({name: _cloud_rules(name, cloud) for name, cloud in self.clouds.items()}),
             queues=tuple(self.queues),
             warmup=self.controller.warmup,
         )
@@ -120,4 +119,11 @@ class Site:
             attributes=self.attributes(name),
             image=group.image,
             share=group.share,
+            choose=Choose(group.choose),
+            price_limit=group.price_limit,
         )
+
+
+def _cloud_rules(name: CloudName, cloud: CloudSettings) -> CloudRules:
+    budget = None if cloud.budget is None else cloud.budget.budget()
+    return CloudRules(name, cloud.limits(), cloud.settle, cloud.billing.billing(), budget)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from gridtide.errors import Conflict, NotFound
 from gridtide.model.boots import Boot
+from gridtide.model.costs import Stay, stay_of
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.reasons import Reason
@@ -91,6 +92,12 @@ class MemoryFleetStore:
         """See FleetStore."""
         candidates = (worker for worker in self._dead.values() if group is None or worker.group == group)
         return heapq.nlargest(limit, candidates, key=lambda worker: (worker.since, worker.id))
+
+    async def stays(self, *, since: float) -> Sequence[Stay]:
+        """See FleetStore. In the order of their ends."""
+        lately = [worker for worker in self._dead.values() if worker.since >= since and worker.shape.price]
+        lately.sort(key=lambda worker: (worker.since, worker.id))
+        return [stay for worker in lately if (stay := stay_of(worker)) is not None]
 
     async def wishes(self) -> Mapping[GroupName, Wishes]:
         """See FleetStore."""

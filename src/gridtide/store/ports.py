@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from gridtide.model.boots import Boot
+from gridtide.model.costs import Stay
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.reasons import Reason
@@ -175,6 +176,10 @@ class FleetStore(Protocol):
 
     async def past_workers(self, *, group: GroupName | None, limit: int) -> Sequence[Worker]:
         """GONE ones, latest first."""
+        ...
+
+    async def stays(self, *, since: float) -> Sequence[Stay]:
+        """Of the workers that are GONE since then, what their machines cost. Those without a price are left out."""
         ...
 
     async def wishes(self) -> Mapping[GroupName, Wishes]:

@@ -6,13 +6,27 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Connection, Double, LargeBinary, Row, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Double,
+    LargeBinary,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from gridtide.errors import Conflict, NotFound
 from gridtide.model.boots import Boot
+from gridtide.model.costs import Stay
 from gridtide.model.demand import Attribute
-from gridtide.model.ids import GroupName, WorkerId
-from gridtide.model.reasons import Reason
+from gridtide.model.ids import CloudName, GroupName, WorkerId
+from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.store.database import Database
@@ -140,6 +154,17 @@ class SqlFleetStore:
             query = query.where(workers.c.group_name == group)
         query = query.limit(max(limit, 0))  # SQLite reads a negative one as "all"
         return await self._database.read(lambda connection: [worker_of(row) for row in connection.execute(query).all()])
+
+    async def stays(self, *, since: float) -> Sequence[Stay]:
+        """See FleetStore. In the order of their ends."""
+        refused = and_(workers.c.cause == Cause.LAUNCH_REFUSED.value, workers.c.machine.is_(None))
+        query = (
+            select(workers.c.cloud, workers.c.price, workers.c.launched, workers.c.since)
+            .where(DEAD, workers.c.since >= since, workers.c.price > 0.0, workers.c.launched.is_not(None), ~refused)
+            .order_by(workers.c.since, workers.c.id)
+        )
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [Stay(CloudName(cloud), price, launched, ended) for cloud, price, launched, ended in rows]
 
     async def wishes(self) -> Mapping[GroupName, Wishes]:
         """See FleetStore."""

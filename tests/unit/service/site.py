@@ -14,6 +14,7 @@ from gridtide.control.api import AliveAnswer, Cycle, Explanation, JoinAnswer
 from gridtide.errors import AccessDenied, Conflict, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.actions import Drain, Launch, Plan
 from gridtide.model.boots import Boot, BootKey, BootReport, BootTimes
+from gridtide.model.costs import Budget
 from gridtide.model.demand import Attribute, DemandRow, Node, NodeState
 from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, QueueName, ShapeName, WorkerId, Zone
 from gridtide.model.machines import Machine, MachineState, Quota
@@ -78,7 +79,7 @@ def rules() -> SiteRules:
         maximum=8,
         policy=QueuePolicy(),
     )
-    cloud = CloudRules(CloudName("local"), Quota(), 0.0)
+    cloud = CloudRules(CloudName("local"), Quota(), 0.0, budget=Budget(40.0, 3600.0))
     return SiteRules("torino", {GROUP: group}, {cloud.name: cloud}, (QueueName("pilot"),))
 
 

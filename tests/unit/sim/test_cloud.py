@@ -11,9 +11,10 @@ import pytest
 from gridtide.clouds.fake import LARGE, SMALL
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.errors import CloudUnavailable, QuotaExceeded, Throttled
+from gridtide.model.costs import Billing
 from gridtide.model.ids import CloudName, GroupName, MachineId, WorkerId
 from gridtide.model.machines import MachineState, Quota
-from gridtide.sim.cloud import Billing, BootTime, CloudModel, Outages, RateLimit, Reclaim, SimulatedCloud
+from gridtide.sim.cloud import BootTime, CloudModel, Outages, RateLimit, Reclaim, SimulatedCloud
 from gridtide.testing.clocks import ManualClock
 from gridtide.testing.clouds import CloudBench, CloudConformance
 from tests.unit.clouds.fake_boundary import FakeBoundary

@@ -12,11 +12,12 @@ import pytest
 from pydantic import BaseModel
 
 from gridtide.errors import SiteFileError
+from gridtide.model.costs import Billing
 from gridtide.model.ids import CloudName, GroupName
 from gridtide.model.machines import Quota
 from gridtide.model.rules import QueuePolicy
 from gridtide.sim.batch import Order, Placement
-from gridtide.sim.cloud import Billing, BootTime, Outages, RateLimit, Reclaim
+from gridtide.sim.cloud import BootTime, Outages, RateLimit, Reclaim
 from gridtide.sim.csv_log import COLUMNS
 from gridtide.sim.model_file import CloudModelSettings, ModelSettings, SimulatedShapeSettings, make_setting, read_model
 from gridtide.sim.trace import Skip

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gridtide.model.costs import Billing
 from gridtide.model.ids import ShapeName
 from gridtide.model.resources import Resources, Shape
 from gridtide.sim.bounds import clairvoyant, zero_wait
-from gridtide.sim.cloud import Billing
 from gridtide.sim.curves import Curve, elasticity
 from gridtide.sim.trace import TraceJob
 from gridtide.sim.yardsticks import waits_of

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from gridtide.images.recipe import Recipe, RecipeFile
 from gridtide.site.base import needs_restart
 from gridtide.site.context import GroupContextSettings
+from gridtide.site.costs import BillingSettings, BudgetSettings
 from gridtide.site.drivers import (
     AliEC2QueueSettings,
     PilotQueueSettings,
@@ -54,6 +55,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "clouds: opennebula": OpennebulaCloudSettings,
     "clouds: opennebula shapes": OpennebulaShapeSettings,
     "clouds: quota": QuotaSettings,
+    "clouds: billing": BillingSettings,
+    "clouds: budget": BudgetSettings,
     "clouds: shapes": ShapeSettings,
     "groups": GroupSettings,
     "groups.context": GroupContextSettings,

@@ -210,7 +210,35 @@ CASES = [
         "clouds.local.shapes.big.price",
         "without quotes",
     ),
+    Broken("budget of nothing", cloud("budget = { per_day = 0 } #<"), "clouds.local.budget.per_day", "40.0"),
+    Broken("budget without end", cloud("budget = { per_day = inf } #<"), "clouds.local.budget.per_day", "0.25"),
+    Broken(
+        "budget misspelt",
+        cloud('budget = { per_day = 9, longest = "1 h" } #<'),
+        "clouds.local.budget.longest",
+        "'longest_job'",
+    ),
+    Broken(
+        "job of a year",
+        cloud('budget = { per_day = 9, longest_job = "365 days" } #<'),
+        "clouds.local.budget.longest_job",
+        "30 days",
+    ),
+    Broken("unit of a week", cloud('billing = { unit = "7 days" } #<'), "clouds.local.billing.unit", '"24 h"'),
+    Broken("minimum of a week", cloud('billing = { minimum = "7 days" } #<'), "clouds.local.billing.minimum", '"24 h"'),
+    Broken("a budget without prices", cloud("budget = { per_day = 9 } #<"), "clouds.local.budget", "'1core'"),
+    Broken(
+        "a budget and one shape without a price",
+        cloud(
+            'shapes = { a = { cores = 1, memory = "1 GiB", price = 1 }, b = { cores = 1, memory = "1 GiB" } }\n'
+            "budget = { per_day = 9 } #<"
+        ),
+        "clouds.local.budget",
+        "'b'",
+    ),
     # groups.NAME
+    Broken("chosen by nothing", with_group('choose = "luck" #<'), "groups.workers.choose", "'price'"),
+    Broken("limit in quotes", with_group('price_limit = "1" #<'), "groups.workers.price_limit", "without quotes"),
     Broken(
         "no maximum",
         SITE + QUEUE + CLOUD + '[groups.w] #<\nqueue = "jobs"\nclouds = ["local"]\n',

@@ -13,7 +13,8 @@ from types import MappingProxyType
 import pytest
 
 from gridtide.errors import Conflict, LeaseLost, NotFound
-from gridtide.model.ids import GroupName, WorkerId
+from gridtide.model.costs import Stay
+from gridtide.model.ids import CloudName, GroupName, WorkerId
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import WorkerState, may
@@ -268,6 +269,31 @@ async def test_the_dead_are_listed_latest_first(store: FleetStore) -> None:
     assert await names("grid") == ["grid-c", "grid-a"]
     assert await names(None, 1) == ["grid-b"]
     assert await names(None, 0) == await names(None, -1) == await names("nobody") == []
+
+
+async def test_what_the_dead_cost_is_told_from_a_moment_on(store: FleetStore) -> None:
+    lease = await lead(store)
+    for name, created in (("grid-a", NOW), ("grid-b", NOW + 50), ("grid-c", NOW + 20)):
+        await store.commit(lease, way_to(S.GONE, worker(name, created=created)))
+    free = worker("grid-d")
+    await store.commit(lease, way_to(S.GONE, replace(free, shape=replace(free.shape, price=0.0))))
+    await store.commit(lease, [AddWorker(worker("grid-e"))])
+    withdrawn = replace(worker("grid-f", created=NOW + 60), state=S.GONE)
+    await store.commit(lease, [AddWorker(worker("grid-f")), UpdateWorker(S.INTENDED, withdrawn)])
+    ends = [one.since for one in await store.past_workers(group=None, limit=10) if one.launched and one.shape.price]
+    stays = await store.stays(since=NOW)
+    assert [stay.ended for stay in stays] == sorted(ends)
+    assert stays[0] == Stay(CloudName("private"), 0.25, NOW + 1, NOW + 7)
+    assert await store.stays(since=stays[1].ended) == stays[1:]
+    assert await store.stays(since=stays[2].ended + 1) == []
+
+
+async def test_a_launch_that_was_refused_costs_nothing(store: FleetStore) -> None:
+    lease, failed = await led_with(store, S.FAILED)
+    refused = Reason(Cause.LAUNCH_REFUSED, "no capacity")
+    over = replace(failed, state=S.GONE, reason=refused, machine=None)
+    await store.commit(lease, [UpdateWorker(S.FAILED, over)])
+    assert await store.stays(since=0.0) == []
 
 
 # --- wishes

@@ -99,6 +99,7 @@ async def everything(store: FleetStore) -> tuple[object, ...]:
         [await store.host(name) for name in names],
         list(await store.tokens()),
         list(await store.boots(limit=100)),
+        list(await store.stays(since=0.0)),
     )
 
 
