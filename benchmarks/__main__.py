@@ -28,6 +28,7 @@ from benchmarks import (
     pools,
     rollout,
     slurm,
+    tide,
 )
 from benchmarks.figures import Figure
 
@@ -41,6 +42,7 @@ ALL: dict[str, Benchmark] = {
     "kill": kill.figures,
     "rollout": rollout.figures,
     "planner": planner.figures,
+    "tide": tide.figures,
     "htcondor-demand": htcondor_demand.figures,
     "boot": boot.fresh,
     "twelve": boot.twelve,
@@ -61,6 +63,7 @@ ALL: dict[str, Benchmark] = {
 }
 SLOW_ONLY = {
     *("properties", "coverage", "mutation", "ec2-faults", "openstack", "htcondor-demand", "slurm-start"),
+    "tide",
     *("thesis-jobs", "thesis-recreate", "thesis-scaling", "thesis-manual", "thesis-long-job", "htcondor-start"),
 }
 """Left out when no name is given to the quick mode: the test suite runs the same code in small, and has 25 minutes."""

@@ -27,10 +27,11 @@ from gridtide.model.rules import (
     QueuePolicy,
     SchedulePolicy,
     SiteRules,
+    TidePolicy,
     Window,
     Wishes,
 )
-from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, OfferHealth, QueueView, Snapshot
+from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, Level, OfferHealth, QueueView, Snapshot, Swing
 from gridtide.model.workers import HOLDS_MACHINE, Worker, WorkerState, may
 from gridtide.planning import plan
 from gridtide.planning.lifecycle import SILENCE
@@ -159,7 +160,7 @@ class Dice(random.Random):
             deploy_time=self.choice([None, 10.0]),
         )
         load = LoadPolicy(add=self.randint(1, 3), remove=self.randint(1, 3), cooldown=self.choice([0.0, 60.0]))
-        others: list[Policy] = [following, PerJobPolicy(), FixedPolicy(self.few()), load]
+        others: list[Policy] = [following, PerJobPolicy(), FixedPolicy(self.few()), load, self.tide(), self.tide()]
         windows = self.several(self.window, 2)
         schedule = SchedulePolicy(tuple(windows), "UTC", self.choice(others), self.choice([0, 0, 2]))
         return self.choice([following, following, *others, schedule])
@@ -167,6 +168,13 @@ class Dice(random.Random):
     def window(self) -> Window:
         begins = self.choice(["* * * * *", "0 0 29 2 *"])
         return Window(begins, 60.0, self.maybe(self.few()), self.maybe(self.few()), None, self.maybe(self.few()))
+
+    def tide(self) -> Policy:
+        return TidePolicy(self.choice([0.0, 300.0, 1800.0]), self.choice([0.0, 0.05, 1.0]), self.choice([1, 4, 12]))
+
+    def level(self) -> Level:
+        swings = [Swing(float(self.few()), float(self.randint(0, 9))) for _ in range(2)]
+        return Level(self.moment(), self.moment(), *swings)
 
     def rules(self) -> SiteRules:
         groups = [
@@ -210,7 +218,7 @@ class Dice(random.Random):
         clouds = CLOUDS[:1] if self.rarely() else CLOUDS
         quiet = Heartbeat(NOW - 0.2, 0, 0.0, draining=False) if self.rarely() else None
         heard = [WorkerId(name) for name in [*NAMES, "ghost"] if quiet is not None or self.rarely()]
-        memory = GroupMemory(*(self.maybe(self.moment()) for _ in range(4)))
+        memory = GroupMemory(*(self.maybe(self.moment()) for _ in range(4)), self.maybe(self.level()))
         if quiet is not None:  # all the same for a while, so that the alarm of a low load is reached
             memory = GroupMemory(low_since=NOW - 700)
         return Snapshot(
