@@ -91,7 +91,7 @@ class Setting:
 def standard_setting(
     name: str = "standard", *, cores: Iterable[int] = _STANDARD_CORES, policy: Policy | None = None
 ) -> Setting:
-    """One group on one cloud: shapes of 8, 4, 2 and 1 cores, priced by the core; policy ``queue`` unless it is given."""
+    """One group on one cloud: shapes of 8, 4, 2 and 1 cores, priced by the core; policy ``queue`` unless given."""
     shapes = tuple(
         Shape(ShapeName(f"{number}core"), _PER_CORE.times(number), STANDARD_PRICE * number) for number in cores
     )

@@ -218,7 +218,8 @@ class Dice(random.Random):
         clouds = CLOUDS[:1] if self.rarely() else CLOUDS
         quiet = Heartbeat(NOW - 0.2, 0, 0.0, draining=False) if self.rarely() else None
         heard = [WorkerId(name) for name in [*NAMES, "ghost"] if quiet is not None or self.rarely()]
-        memory = GroupMemory(*(self.maybe(self.moment()) for _ in range(4)), self.maybe(self.level()))
+        since = [self.maybe(self.moment()) for _ in range(4)]
+        memory = GroupMemory(since[0], since[1], since[2], since[3], self.maybe(self.level()))
         if quiet is not None:  # all the same for a while, so that the alarm of a low load is reached
             memory = GroupMemory(low_since=NOW - 700)
         return Snapshot(

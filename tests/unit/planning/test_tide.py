@@ -55,7 +55,7 @@ def aim(
     boot: float | None = None,
     parameters: TidePolicy = TIDE,
 ) -> Aim:
-    return policy_of(parameters).aim(Outlook(now, None, memory or GroupMemory(), lambda: done, boot))
+    return policy_of(parameters).aim(Outlook(now, None, memory or GroupMemory(), work=lambda: done, boot=boot))
 
 
 def level(
@@ -201,7 +201,8 @@ def test_room_is_launched_before_jobs_wait() -> None:
     world = fleet(0, memory=level(near=5.0, mean=40.0))
     assert brief(world.actions()) == ["launch 2 grid private one ahead"]
     assert world.plan().actions[0].reason.text == (
-        "room for 2 jobs (1 core, 2 GiB memory each) is kept free: so far may the load of group grid rise while a machine boots"
+        "room for 2 jobs (1 core, 2 GiB memory each) is kept free: "
+        "so far may the load of group grid rise while a machine boots"
     )
     assert world.plan().why_group[GRID].cause is Cause.AHEAD
 
