@@ -36,7 +36,8 @@ def spread_out(
             here = [offer for offer in mine if offer.cloud == cloud]
             for load in loads:
                 fit = [offer for offer in here if offer.key in load.runs_on]
-                small = fit if _scarce(cloud, fleet, limits) else _small(fit, largest)
+                free = fleet.aim.spread == 1 or _scarce(cloud, fleet, limits)
+                small = fit if free else _small(fit, largest)
                 allowed.update((offer.cloud, offer.group, offer.shape.name) for offer in small)
     return [offer for offer in open_ if (offer.cloud, offer.group, offer.shape.name) in allowed]
 
@@ -67,5 +68,5 @@ def _scarce(cloud: CloudName, fleet: Fleet, limits: Limits) -> bool:
     name = fleet.rules.name
     if limits.counts.get(name, 0) * PLENTY >= limits.maximum[name]:
         return True
-    machines = limits.capacity(cloud, "machines")
+    machines = limits.capacity(cloud, "machines") if limits.bounded(cloud) else None
     return machines is not None and limits.left(cloud, "machines") * PLENTY <= machines * (PLENTY - 1)
