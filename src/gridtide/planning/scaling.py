@@ -92,7 +92,7 @@ def serve(queue: QueueName, fleets: list[Fleet], evidence: Evidence) -> Outcome:
 def _ahead_of(fleet: Fleet) -> Load | None:
     """What the group wants to keep free, as a load of jobs that do not exist yet."""
     ahead = fleet.aim.ahead
-    if ahead is None or fleet.obstacle is not None:
+    if ahead is None:
         return None
     runs_on = frozenset(offer.key for offer in fleet.offers if offer.shape.resources.covers(ahead.each))
     return Load(amount(ahead.each), runs_on, [], ahead.jobs) if runs_on else None

@@ -242,6 +242,17 @@ def test_nothing_is_launched_ahead_where_a_quota_must_be_shared() -> None:
     assert brief(world.actions()) == ["launch 2 grid private one demand"]
 
 
+def test_the_room_that_is_kept_for_another_group_is_not_taken() -> None:
+    mine = group(shapes=("one",), maximum=1000, policy=TIDE)
+    rules = site(mine, group("other", shapes=("large",), maximum=1000), quota=Quota(cores=44))
+    eight = row(1, Resources(8, 8192), runs_on=(("other", "large"),))
+    memory = level(near=5.0, mean=40.0)
+    assert brief(fleet(0, rules=rules, memory=memory).actions()) == ["launch 2 grid private one ahead"]
+    assert not [
+        line for line in brief(fleet(0, rules=rules, memory=memory, demand=[eight]).actions()) if "launch" in line
+    ]
+
+
 def test_nothing_is_launched_or_let_go_on_stale_readings() -> None:
     listed = tuple(fleet(9).nodes)
     assert fleet(9, nodes_reading=stale(listed)).actions() == ()
@@ -297,6 +308,16 @@ def test_what_waits_and_what_is_on_the_way_count() -> None:
     assert len(world.but(workers=[*world.workers, *boots]).actions()) == 3
 
 
+def test_a_large_worker_stays_when_part_of_it_may_be_wanted() -> None:
+    idle = node("large", idle_since=NOW - 400, total=LARGE.resources)
+    world = fleet(0)
+    world = world.but(
+        workers=[*world.workers, worker("large", shape=LARGE, since=NOW - 5000)], nodes=[*world.nodes, idle]
+    )
+    assert brief(world.actions()) == ["drain large idle"]
+    assert world.but(memory=level(far=0.5, mean=40.0)).actions() == ()
+
+
 def test_the_minimum_stays() -> None:
     rules = site(group(shapes=("one",), minimum=43, maximum=1000, policy=TIDE))
     assert brief(fleet(5, rules=rules).actions()) == ["drain i00 idle", "drain i01 idle"]
@@ -336,6 +357,24 @@ def test_what_boots_counts_as_being_launched() -> None:
     taken = row(24, Resources(1, 2048), runs_on=EVERY)
     world = tide_site(workers=boots, demand=[taken, row(8, Resources(1, 1024), runs_on=EVERY)])
     assert brief(world.actions()) == ["launch 1 grid private large demand"]
+
+
+def test_what_a_minimum_launches_counts_too() -> None:
+    rules = site(group(shapes=("large", "small", "one"), minimum=3, maximum=1000, policy=TIDE))
+    world = tide_site(rules=rules, demand=[row(32, runs_on=EVERY)])
+    assert brief(world.actions()) == [
+        "launch 3 grid private large below-minimum",
+        "launch 1 grid private large demand",
+    ]
+
+
+def test_groups_of_other_policies_are_not_touched() -> None:
+    rules = site(
+        group(shapes=("one",), maximum=1000, policy=TIDE), group("other", shapes=("small", "large"), maximum=1000)
+    )
+    shapes = (replace(LARGE, price=0.8), replace(SMALL, price=0.5), ONE)
+    world = tide_site(rules=rules, shapes=shapes, demand=[row(2, runs_on=(("other", "small"), ("other", "large")))])
+    assert brief(world.actions()) == ["launch 1 other private small demand"]
 
 
 def test_a_job_that_needs_a_large_machine_gets_one() -> None:
@@ -397,6 +436,11 @@ def test_the_boot_time_is_the_one_that_was_learned() -> None:
     assert mean(None) == 40.0 + 10.0 * 60.0 / (UNKNOWN_BOOT + 60.0)
     assert mean(BootKey(CLOUD, None, None)) == 40.0 + 10.0 * 60.0 / 660.0
     assert mean(BootKey(CloudName("burst"), None, None)) == mean(None)
+
+
+def test_cores_that_are_waited_for_are_its_load() -> None:
+    learned = tide_site(demand=[row(2, Resources(4, 4096), runs_on=EVERY), row(3, Resources(), runs_on=EVERY)]).plan()
+    assert learned.memory[GRID].level == Level(NOW, NOW, Swing(11.0), Swing(11.0))
 
 
 def test_what_is_not_ours_is_not_its_load() -> None:
