@@ -30,6 +30,7 @@ from benchmarks import (
     pools,
     rollout,
     slurm,
+    tide,
 )
 from benchmarks.figures import Figure
 
@@ -44,6 +45,7 @@ ALL: dict[str, Benchmark] = {
     "rollout": rollout.figures,
     "planner": planner.figures,
     "budget": budget.figures,
+    "tide": tide.figures,
     "htcondor-demand": htcondor_demand.figures,
     "boot": boot.fresh,
     "twelve": boot.twelve,
@@ -65,6 +67,7 @@ ALL: dict[str, Benchmark] = {
 }
 SLOW_ONLY = {
     *("properties", "coverage", "mutation", "ec2-faults", "hang", "openstack", "htcondor-demand", "slurm-start"),
+    "tide",
     *("thesis-jobs", "thesis-recreate", "thesis-scaling", "thesis-manual", "thesis-long-job", "htcondor-start"),
 }
 """Left out when no name is given to the quick mode: the test suite runs the same code in small, and has 25 minutes."""

@@ -11,6 +11,7 @@ class Cause(StrEnum):
 
     # why more
     DEMAND = "demand"
+    AHEAD = "ahead"
     BELOW_MINIMUM = "below-minimum"
     BELOW_DESIRED = "below-desired"
     LOAD_HIGH = "load-high"

@@ -102,13 +102,28 @@ class SchedulePolicy:
     """Workers kept ready outside of all windows."""
 
 
+@dataclass(frozen=True, slots=True)
+class TidePolicy:
+    """Follow the queue with machines no larger than they must be, some ahead of the jobs, and no more idle ones than
+    the load is likely to want again."""
+
+    idle_for: float = 1800.0
+    """Seconds without a job after which a worker is drained at the latest. Also how far it is looked ahead when fewer
+    are kept."""
+    ahead: float = 0.05
+    """At most this part of the cores that jobs use is kept free for jobs to come. 0: nothing is launched ahead."""
+    spread: int = 12
+    """No machine has more than one of so many parts of the cores that are being launched, where smaller ones will do.
+    1: machines as large as jobs fill."""
+
+
 class OtherPolicy:
     """A policy of another package: :class:`gridtide.planning.policies.PlugInPolicy` says what it can do."""
 
     __slots__ = ()
 
 
-Policy = QueuePolicy | PerJobPolicy | FixedPolicy | LoadPolicy | SchedulePolicy | OtherPolicy
+Policy = QueuePolicy | PerJobPolicy | FixedPolicy | LoadPolicy | SchedulePolicy | TidePolicy | OtherPolicy
 
 
 @dataclass(frozen=True, slots=True)

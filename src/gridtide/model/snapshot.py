@@ -57,6 +57,28 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Swing:
+    """How far a figure strays from its own average. Both are averages over the past in which the latest counts most."""
+
+    mean: float
+    variance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What was learned of a group's load: the cores that jobs use or wait for."""
+
+    at: float
+    """When it was last known."""
+    rose: float
+    """When it was last above its average."""
+    near: Swing
+    """Within the time that a machine takes to boot."""
+    far: Swing
+    """Within the time for which an idle worker is kept at most."""
+
+
+@dataclass(frozen=True, slots=True)
 class GroupMemory:
     """What a policy must remember from one cycle to the next. Lost on restart, which only makes it wait again."""
 
@@ -68,6 +90,8 @@ class GroupMemory:
     """Since when it has been too low without a break."""
     changed: float | None = None
     """When the load last changed the number of workers."""
+    level: Level | None = None
+    """How the load rises and falls."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from gridtide.model.actions import Action, Launch, Terminate
-from gridtide.model.demand import NodeState
+from gridtide.model.boots import BootKey
+from gridtide.model.demand import Node, NodeState
 from gridtide.model.readings import fresh
 from gridtide.model.reasons import Cause, Reason
+from gridtide.model.resources import Resources
 from gridtide.model.rules import GroupRules, Wishes
 from gridtide.model.snapshot import GroupMemory
 from gridtide.model.workers import WorkerState
 from gridtide.planning.evidence import Evidence
 from gridtide.planning.lifecycle import Course
 from gridtide.planning.limits import Offering, maximum_of, minimum_of, offerings
-from gridtide.planning.policies import Aim, Outlook, Pulse, policy_of
+from gridtide.planning.policies import Aim, Outlook, Pulse, Work, policy_of
 
 STARTING = frozenset({WorkerState.INTENDED, WorkerState.LAUNCHING, WorkerState.BOOTING})
 _ON_THE_WAY_OUT = frozenset({WorkerState.DRAINING, WorkerState.DRAINED})
@@ -99,6 +102,8 @@ def fleet_of(group: GroupRules, courses: list[Course], evidence: Evidence) -> Fl
         minimum=minimum_of(group, evidence),
         maximum=maximum_of(group, evidence),
         pulses=lambda: tuple(_pulse(course, evidence) for course in usable),
+        work=lambda: _work(group, courses, evidence),
+        boot=_boot(group, evidence),
     )
     aim = _as_wished(policy_of(group.policy).aim(outlook), outlook, evidence.wishes(group.name))
     maximum = outlook.maximum if aim.maximum is None else aim.maximum
@@ -123,6 +128,38 @@ def _as_wished(aim: Aim, outlook: Outlook, wishes: Wishes) -> Aim:
     if wishes.desired is not None:
         aim = replace(aim, count=wishes.desired, idle_only=False, patience=None, why=None)
     return aim
+
+
+def _work(group: GroupRules, courses: list[Course], evidence: Evidence) -> Work | None:
+    demand = fresh(evidence.queue(group.queue).demand)
+    if demand is None or evidence.queue_nodes_started(group.queue) is None:
+        return None
+    waiting = sum(
+        row.count * max(row.need.cores, 1) for row in demand.value if any(name == group.name for name, _ in row.runs_on)
+    )
+    nodes = [node for course in courses if course.seen is not None for node in course.seen.nodes if node.running]
+    return Work(sum(node.running for node in nodes), _used(nodes), waiting)
+
+
+def _used(nodes: Iterable[Node]) -> Resources:
+    cores = memory = disk = gpus = 0
+    for node in nodes:
+        total, free = node.total, node.free
+        cores += max(total.cores - free.cores, 0)
+        memory += max(total.memory - free.memory, 0)
+        disk += max(total.disk - free.disk, 0)
+        gpus += max(total.gpus - free.gpus, 0)
+    return Resources(cores, memory, disk, gpus)
+
+
+def _boot(group: GroupRules, evidence: Evidence) -> float | None:
+    """Of the first of its clouds in which one was seen."""
+    for cloud in group.clouds:
+        for key in BootKey(cloud, None, group.image).wider():
+            times = evidence.snapshot.boot_times.get(key)
+            if times is not None and times.median is not None:
+                return times.median
+    return None
 
 
 def _halted(group: GroupRules, evidence: Evidence) -> Reason | None:

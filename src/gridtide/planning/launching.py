@@ -14,6 +14,7 @@ from gridtide.planning.fleet import Fleet
 from gridtide.planning.limits import Limits, Offering
 from gridtide.planning.quotas import Contention, Quotas, Served, Standing
 from gridtide.planning.scaling import LAUNCHED, Outcome
+from gridtide.planning.spreading import spread_out
 
 _Only = tuple[CloudName, GroupName]
 
@@ -26,10 +27,23 @@ class _Launcher:
     fleets: Mapping[GroupName, Fleet]
     """Those in which demand may start something."""
     limits: Limits
+    ahead: bool = False
+    """They are jobs to come, and none of them waits."""
 
     def launch(self, contended: Mapping[CloudName, Contention], only: _Only | None = None) -> int:
         """How many: for all loads within the fair parts, or one machine of one group in one cloud beyond its part."""
-        offers = self._offers(only)
+        if only is None and any(fleet.aim.spread > 1 for fleet in self.fleets.values()):
+            narrow = self._launch(spread_out(self._choices(), self.loads, self.fleets, self.limits), contended, None)
+            return narrow + self._launch(self._choices(), contended, None)
+        return self._launch(self._choices(), contended, only)
+
+    def _choices(self) -> list[Offering]:
+        return [offer for fleet in self.fleets.values() for offer in fleet.offers]
+
+    def _launch(
+        self, choices: Sequence[Offering], contended: Mapping[CloudName, Contention], only: _Only | None
+    ) -> int:
+        offers = self._offers(choices, only)
         launched = 0
 
         def room(kind: Kind) -> int:
@@ -44,7 +58,7 @@ class _Launcher:
             nonlocal launched
             offer = offers[id(kind)][1]
             fleet = self.fleets[offer.group]
-            reason = _launch_reason(fleet, offer, self.limits)
+            reason = _ahead_reason(fleet) if self.ahead else _launch_reason(fleet, offer, self.limits)
             fleet.launches.append(self.limits.take(offer, number, single_use=fleet.aim.single_use, reason=reason))
             if offer.cloud in contended:
                 contended[offer.cloud].took(offer, number)
@@ -53,12 +67,11 @@ class _Launcher:
         add_machines(self.loads, [kind for kind, _ in offers.values()], room, take, LAUNCHED)
         return launched
 
-    def _offers(self, only: _Only | None) -> dict[int, tuple[Kind, Offering]]:
+    def _offers(self, choices: Sequence[Offering], only: _Only | None) -> dict[int, tuple[Kind, Offering]]:
         wanted = {key for load in self.loads if load.left for key in load.runs_on}
         kinds = [
-            (_kind(offer, fleet), offer)
-            for fleet in self.fleets.values()
-            for offer in fleet.offers
+            (_kind(offer, self.fleets[offer.group]), offer)
+            for offer in choices
             if offer.key in wanted and only in (None, (offer.cloud, offer.group))
         ]
         return {id(kind): (kind, offer) for kind, offer in kinds}
@@ -72,6 +85,10 @@ def launch_for(outcomes: Sequence[Outcome], fleets: Sequence[Fleet], quotas: Quo
         launched = sum(launcher.launch(contended) for launcher in launchers)
         if not contended or (not launched and not _spend_leftovers(contended, launchers, limits)):
             break
+    if not contended:
+        for outcome in outcomes:
+            if outcome.ahead:
+                _launcher(outcome, fleets, limits, ahead=True).launch(contended)
     for cloud, contention in contended.items():
         several = sum(bool(standing.has or standing.wants) for standing in contention.standings.values()) > 1
         for group in contention.standings if several else ():
@@ -89,11 +106,11 @@ def served(outcomes: Sequence[Outcome], fleets: Sequence[Fleet]) -> Served:
     ]
 
 
-def _launcher(outcome: Outcome, fleets: Sequence[Fleet], limits: Limits) -> _Launcher:
+def _launcher(outcome: Outcome, fleets: Sequence[Fleet], limits: Limits, *, ahead: bool = False) -> _Launcher:
     mine = {
         fleet.rules.name: fleet for fleet in fleets if fleet.rules.queue == outcome.queue and fleet.obstacle is None
     }
-    return _Launcher(outcome.loads, mine, limits)
+    return _Launcher(outcome.ahead if ahead else outcome.loads, mine, limits, ahead)
 
 
 def _spend_leftovers(contended: Mapping[CloudName, Contention], launchers: list[_Launcher], limits: Limits) -> bool:
@@ -138,3 +155,9 @@ def _launch_reason(fleet: Fleet, offer: Offering, limits: Limits) -> Reason:
 def _before(other: Offering, offer: Offering) -> bool:
     """Whether it would be preferred to this one, cloud by cloud or by its price."""
     return (other.rank, other.place) < (offer.rank, offer.place) and other.cloud != offer.cloud
+
+
+def _ahead_reason(fleet: Fleet) -> Reason:
+    ahead = fleet.aim.ahead
+    room = "" if ahead is None else f"room for {count(ahead.jobs, 'job')} ({ahead.each} each) is kept free: "
+    return Reason(Cause.AHEAD, f"{room}so far may the load of group {fleet.rules.name} rise while a machine boots")

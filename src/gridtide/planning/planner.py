@@ -75,7 +75,7 @@ def _scale(
     timers = [timer for outcome in outcomes for timer in timers_of(outcome.memory, evidence.now)]
     for fleet in every:
         outcome = by_queue[fleet.rules.queue]
-        timers += drain_idle(fleet, evidence, outcome.needed, outcome.unsure)
+        timers += drain_idle(fleet, evidence, outcome.needed, outcome.unsure, outcome.ready)
     sure = {outcome.queue for outcome in outcomes if outcome.unsure is None}
     quotas.workers_changed()
     timers += give_way(quotas, sure, evidence, limits)

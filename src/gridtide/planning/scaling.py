@@ -12,7 +12,7 @@ from gridtide.model.snapshot import QueueMemory
 from gridtide.model.workers import WorkerState
 from gridtide.planning import supply, trials
 from gridtide.planning.evidence import Evidence, count, doubt
-from gridtide.planning.fitting import Bin, Load, loads_of, place
+from gridtide.planning.fitting import Bin, Load, amount, loads_of, place
 from gridtide.planning.fleet import STARTING, Fleet, recall, recallable
 from gridtide.planning.lifecycle import Course
 from gridtide.planning.limits import Limits
@@ -33,6 +33,10 @@ class Outcome:
     """Why demand and nodes are not known well enough to act on."""
     needed: set[WorkerId] = field(default_factory=set)
     """Idle workers that have room for jobs that wait."""
+    ahead: list[Load] = field(default_factory=list)
+    """Jobs to come that room is kept for: they take what the others leave, and none of them waits."""
+    ready: set[WorkerId] = field(default_factory=set)
+    """Idle workers that are kept for them."""
     memory: QueueMemory = field(default_factory=QueueMemory)
     """Which room is on trial, or was not taken."""
 
@@ -76,11 +80,23 @@ def serve(queue: QueueName, fleets: list[Fleet], evidence: Evidence, limits: Lim
     memory = trials.remember(demand, foreign, fleets, before, evidence)
     judged = trials.judge(demand, memory.trials, evidence.now)
     outcome = Outcome(queue, loads_of(judged.rows, judged.barred), None, memory=memory)
+    outcome.ahead = [load for fleet in fleets if (load := _ahead_of(fleet)) is not None]
     used = place(outcome.loads, supply.free_now(foreign, fleets), FREE)
     outcome.needed = _touched(used)
-    place(outcome.loads, supply.soon(fleets, evidence), SOON)
-    _recall_for(outcome.loads, fleets, evidence, limits)
+    if outcome.ahead:
+        outcome.ready = _touched(place(outcome.ahead, used, FREE)) - outcome.needed
+    place([*outcome.loads, *outcome.ahead], supply.soon(fleets, evidence), SOON)
+    _recall_for([*outcome.loads, *outcome.ahead], fleets, evidence, limits)
     return outcome
+
+
+def _ahead_of(fleet: Fleet) -> Load | None:
+    """What the group wants to keep free, as a load of jobs that do not exist yet."""
+    ahead = fleet.aim.ahead
+    if ahead is None:
+        return None
+    runs_on = frozenset(offer.key for offer in fleet.offers if offer.shape.resources.covers(ahead.each))
+    return Load(amount(ahead.each), runs_on, [], ahead.jobs) if runs_on else None
 
 
 def _touched(bins: list[Bin]) -> set[WorkerId]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from typing import Final
 
 from gridtide.model.demand import NodeState
 from gridtide.model.ids import WorkerId
@@ -12,6 +13,10 @@ from gridtide.model.workers import WorkerState
 from gridtide.planning.evidence import Evidence, Seen, count, seconds
 from gridtide.planning.fleet import Fleet, withdraw
 from gridtide.planning.lifecycle import Course
+from gridtide.planning.policies import Early
+
+LET_GO_EVERY: Final = 60.0
+"""Seconds after which it is looked again whether idle workers have become superfluous though nothing happened."""
 
 
 def keepers_first(courses: Iterable[Course], fleet: Fleet) -> list[Course]:
@@ -119,18 +124,26 @@ def idle_reading(course: Course, evidence: Evidence) -> Seen | None:
 
 
 @dataclass(slots=True)
-class _Ripe:
+class _Idle:
     course: Course
-    idle: str
+    since: float
+    words: str
 
 
-def drain_idle(fleet: Fleet, evidence: Evidence, needed: Set[WorkerId], unsure: Reason | None) -> list[float]:
+def drain_idle(
+    fleet: Fleet,
+    evidence: Evidence,
+    needed: Set[WorkerId],
+    unsure: Reason | None,
+    ready: Set[WorkerId] = frozenset(),
+) -> list[float]:
     """Drain what has been idle for long enough, and say of the others why they stay. Returns when the next is ripe.
 
-    ``needed`` are idle workers that have room for jobs that wait; ``unsure`` says why demand is not known.
+    ``needed`` are idle workers that have room for jobs that wait, ``ready`` those that have it for jobs to come;
+    ``unsure`` says why demand is not known.
     """
-    ripe: list[_Ripe] = []
-    timers: list[float] = []
+    ripe: list[_Idle] = []
+    young: list[_Idle] = []
     idle_for = fleet.aim.idle_for
     for course in fleet.usable():
         seen = idle_reading(course, evidence)
@@ -140,17 +153,62 @@ def drain_idle(fleet: Fleet, evidence: Evidence, needed: Set[WorkerId], unsure: 
         start = idle_start(course, seen)
         idle = f"idle for {seconds(evidence.now - start)}"
         keep = _why_kept(course, fleet, needed, unsure, idle)
+        if keep is None and course.worker.id in ready:
+            keep = Reason(Cause.KEPT_IDLE, f"{idle}; it is kept for jobs to come")
         if keep is None and seen.idle_since is None:
             keep = Reason(Cause.KEPT_IDLE, "it runs nothing; its queue does not say since when")
         if keep is not None:
             _explain(course, keep)
         elif idle_for is not None and evidence.now < start + idle_for:
-            timers.append(start + idle_for)
+            young.append(_Idle(course, start, idle))
             _explain(course, Reason(Cause.KEPT_IDLE, f"{idle} of {seconds(idle_for)}"))
         else:
-            ripe.append(_Ripe(course, idle))
+            ripe.append(_Idle(course, start, idle))
+    early = fleet.aim.early
+    if early is not None:
+        ripe += _superfluous(
+            fleet, early, [entry for entry in young if evidence.now >= entry.since + early.after], ripe
+        )
     _drain_ripe(fleet, ripe)
-    return timers
+    return _looks(fleet, young, evidence.now)
+
+
+def _looks(fleet: Fleet, young: list[_Idle], now: float) -> list[float]:
+    """When the next of these may be ripe."""
+    early = fleet.aim.early
+    looks = [entry.since + fleet.aim.idle_for for entry in young if fleet.aim.idle_for is not None]
+    if early is not None:
+        looks += [max(entry.since + early.after, now + LET_GO_EVERY) for entry in young]
+    return looks
+
+
+def _superfluous(fleet: Fleet, early: Early, idle: list[_Idle], ripe: list[_Idle]) -> list[_Idle]:
+    """Of those that are idle the ones that the load is not likely to want again, once the ripe ones are gone."""
+    excess = _free_cores(fleet) - early.beyond - sum(_cores(entry.course) for entry in ripe)
+    chosen: list[_Idle] = []
+    for entry in sorted(idle, key=lambda entry: victim_order(entry.course, fleet)):
+        if _cores(entry.course) <= excess:
+            excess -= _cores(entry.course)
+            words = f"{entry.words}; {count(early.beyond, 'free core')} are enough for what may come"
+            chosen.append(_Idle(entry.course, entry.since, words))
+    return chosen
+
+
+def _free_cores(fleet: Fleet) -> int:
+    """Of workers that take jobs, and all of those on the way."""
+    free = sum(_cores(course) for course in fleet.starting())
+    free += sum(launch.count * launch.shape.resources.cores for launch in fleet.launches)
+    for course in fleet.usable():
+        seen = course.seen
+        if seen is None:
+            free += _cores(course)
+        elif seen.state is NodeState.ACCEPTING:
+            free += sum(node.free.cores for node in seen.nodes)
+    return free
+
+
+def _cores(course: Course) -> int:
+    return course.worker.shape.resources.cores
 
 
 def _why_kept(course: Course, fleet: Fleet, needed: Set[WorkerId], unsure: Reason | None, idle: str) -> Reason | None:
@@ -170,15 +228,15 @@ def _why_kept(course: Course, fleet: Fleet, needed: Set[WorkerId], unsure: Reaso
     return None
 
 
-def _drain_ripe(fleet: Fleet, ripe: list[_Ripe]) -> None:
+def _drain_ripe(fleet: Fleet, ripe: list[_Idle]) -> None:
     spare = len(fleet.usable()) - fleet.minimum
     for entry in sorted(ripe, key=lambda entry: victim_order(entry.course, fleet)):
         if spare > 0:
-            drain(entry.course, fleet, Reason(Cause.IDLE, entry.idle))
+            drain(entry.course, fleet, Reason(Cause.IDLE, entry.words))
             spare -= 1
         else:
             least = _with_why(f"keeps at least {count(fleet.minimum, 'worker')}", fleet)
-            _explain(entry.course, Reason(Cause.AT_MINIMUM, f"{entry.idle}; {least}"))
+            _explain(entry.course, Reason(Cause.AT_MINIMUM, f"{entry.words}; {least}"))
 
 
 def _explain_not_idle(course: Course, evidence: Evidence) -> None:

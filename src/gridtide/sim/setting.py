@@ -15,7 +15,7 @@ from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, Generation, GroupName, QueueName, ShapeName
 from gridtide.model.machines import Quota
 from gridtide.model.resources import Resources, Shape
-from gridtide.model.rules import CloudRules, GroupRules, LoadPolicy, QueuePolicy, SchedulePolicy, SiteRules
+from gridtide.model.rules import CloudRules, GroupRules, LoadPolicy, Policy, QueuePolicy, SchedulePolicy, SiteRules
 from gridtide.sim.batch import Order, Placement
 from gridtide.sim.cloud import CloudModel
 from gridtide.sim.trace import Skip, Trace, TraceJob
@@ -88,8 +88,10 @@ class Setting:
         )
 
 
-def standard_setting(name: str = "standard", *, cores: Iterable[int] = _STANDARD_CORES) -> Setting:
-    """One group on one cloud: shapes of 8, 4, 2 and 1 cores, price proportional to cores, policy ``queue``."""
+def standard_setting(
+    name: str = "standard", *, cores: Iterable[int] = _STANDARD_CORES, policy: Policy | None = None
+) -> Setting:
+    """One group on one cloud: shapes of 8, 4, 2 and 1 cores, priced by the core; policy ``queue`` unless given."""
     shapes = tuple(
         Shape(ShapeName(f"{number}core"), _PER_CORE.times(number), STANDARD_PRICE * number) for number in cores
     )
@@ -105,7 +107,7 @@ def standard_setting(name: str = "standard", *, cores: Iterable[int] = _STANDARD
                 generation=Generation("simulated"),
                 minimum=0,
                 maximum=100_000,
-                policy=QueuePolicy(),
+                policy=QueuePolicy() if policy is None else policy,
             )
         },
         clouds={cloud: CloudRules(cloud, Quota(), 0.0)},

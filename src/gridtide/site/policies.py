@@ -11,7 +11,16 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from gridtide.model.rules import FixedPolicy, LoadPolicy, PerJobPolicy, Policy, QueuePolicy, SchedulePolicy, Window
+from gridtide.model.rules import (
+    FixedPolicy,
+    LoadPolicy,
+    PerJobPolicy,
+    Policy,
+    QueuePolicy,
+    SchedulePolicy,
+    TidePolicy,
+    Window,
+)
 from gridtide.site.base import Count, PositiveCount, SiteModel, Typed, written
 from gridtide.site.registry import TypeTable
 from gridtide.site.units import Duration, Period, wrong
@@ -59,6 +68,31 @@ class ElastiqPolicySettings(QueuePolicySettings):
     jobs_per_worker: PositiveCount | None = written(4, description="elastiq's n_jobs_per_vm.")
     idle_for: Duration = written("1 h", description="elastiq's idle_for_time_s.")
     deploy_time: Period | None = written("10 min", description="elastiq's estimated_vm_deploy_time_s.")
+
+
+class TidePolicySettings(PolicySettings):
+    """Follow the queue with small machines, a little ahead of it."""
+
+    type: Literal["tide"] = Field(description="Follow the queue with small machines, a little ahead of it.")
+    idle_for: Period = written(
+        "30 min",
+        description="A worker without a job for so long is drained; sooner, after 5 min, when more cores are free than "
+        "the load is likely to want again within this time.",
+    )
+    ahead: Annotated[float, Field(ge=0.0, le=1.0)] = written(
+        0.05,
+        description="At most this part of the cores that jobs use is kept free, and launched if need be, for jobs to "
+        "come. 0: none.",
+    )
+    spread: PositiveCount = written(
+        12,
+        description="No machine has more than one of so many parts of the cores that are launched at a time, where "
+        "smaller ones will do. 1: as large as jobs fill.",
+    )
+
+    def policy(self) -> Policy:
+        """With the same parameters."""
+        return TidePolicy(self.idle_for, self.ahead, self.spread)
 
 
 class PerJobPolicySettings(PolicySettings):
@@ -205,3 +239,4 @@ POLICIES.register("per_job", PerJobPolicySettings)
 POLICIES.register("fixed", FixedPolicySettings)
 POLICIES.register("load", LoadPolicySettings)
 POLICIES.register("schedule", SchedulePolicySettings)
+POLICIES.register("tide", TidePolicySettings)

@@ -27,10 +27,11 @@ from gridtide.model.rules import (
     QueuePolicy,
     SchedulePolicy,
     SiteRules,
+    TidePolicy,
     Window,
     Wishes,
 )
-from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, OfferHealth, QueueView, Snapshot
+from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, Level, OfferHealth, QueueView, Snapshot, Swing
 from gridtide.model.workers import HOLDS_MACHINE, Worker, WorkerState, may
 from gridtide.planning import plan
 from gridtide.planning.lifecycle import SILENCE
@@ -162,11 +163,18 @@ class Dice(random.Random):
         others: list[Policy] = [following, PerJobPolicy(), FixedPolicy(self.few()), load]
         windows = self.several(self.window, 2)
         schedule = SchedulePolicy(tuple(windows), "UTC", self.choice(others), self.choice([0, 0, 2]))
-        return self.choice([following, following, *others, schedule])
+        return self.choice([following, self.tide(), *others, schedule])
 
     def window(self) -> Window:
         begins = self.choice(["* * * * *", "0 0 29 2 *"])
         return Window(begins, 60.0, self.maybe(self.few()), self.maybe(self.few()), None, self.maybe(self.few()))
+
+    def tide(self) -> Policy:
+        return TidePolicy(self.choice([0.0, 300.0, 1800.0]), self.choice([0.0, 1.0, 1.0]), self.choice([1, 4, 12]))
+
+    def level(self) -> Level:
+        swings = [Swing(float(self.few()), float(self.randint(0, 900))) for _ in range(2)]
+        return Level(self.moment(), self.moment(), *swings)
 
     def rules(self) -> SiteRules:
         groups = [
@@ -210,7 +218,8 @@ class Dice(random.Random):
         clouds = CLOUDS[:1] if self.rarely() else CLOUDS
         quiet = Heartbeat(NOW - 0.2, 0, 0.0, draining=False) if self.rarely() else None
         heard = [WorkerId(name) for name in [*NAMES, "ghost"] if quiet is not None or self.rarely()]
-        memory = GroupMemory(*(self.maybe(self.moment()) for _ in range(4)))
+        since = [self.maybe(self.moment()) for _ in range(4)]
+        memory = GroupMemory(since[0], since[1], since[2], since[3], self.maybe(self.level()))
         if quiet is not None:  # all the same for a while, so that the alarm of a low load is reached
             memory = GroupMemory(low_since=NOW - 700)
         return Snapshot(
@@ -239,7 +248,7 @@ many = settings(max_examples=EXAMPLES, deadline=None)
 def test_the_dice_reach_every_kind_of_action() -> None:
     """So that no property below holds for want of cases."""
     seen: Counter[tuple[object, ...]] = Counter()
-    for seed in range(1500):
+    for seed in range(3000):
         for action in plan(*drawn(seed)).actions:
             before = getattr(action, "before", None)
             seen[(type(action), before, getattr(action, "after", action.reason.cause))] += 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gridtide.model.machines import MachineState
-from gridtide.model.rules import PerJobPolicy, QueuePolicy, Wishes
+from gridtide.model.rules import PerJobPolicy, QueuePolicy, TidePolicy, Wishes
 from gridtide.model.workers import MAY_RUN_JOBS
 from tests.unit.planning.tiny_site import SETTLE, TinySite
 from tests.unit.planning.worlds import group, site
@@ -24,11 +24,12 @@ RULES_OF_ONE_RUN = 25
 STEPS_OF_A_STRETCH = 40
 MAXIMUM = 4
 
-POLICIES: list[QueuePolicy | PerJobPolicy] = [
+POLICIES: list[QueuePolicy | PerJobPolicy | TidePolicy] = [
     QueuePolicy(idle_for=60.0),
     QueuePolicy(idle_for=0.0, deploy_time=30.0),
     QueuePolicy(idle_for=20.0, threshold=2, waiting_time=20.0, jobs_per_worker=1),
     PerJobPolicy(idle_for=30.0),
+    TidePolicy(idle_for=60.0, ahead=1.0),
 ]
 WISHES = [
     Wishes(),
@@ -148,7 +149,7 @@ class Faults(RuleBasedStateMachine):
     """Any interleaving of the world, the readings, the plans, the calls, faults and crashes."""
 
     @initialize(seed=st.integers(0, 2**32), policy=st.sampled_from(POLICIES))
-    def begin(self, seed: int, policy: QueuePolicy | PerJobPolicy) -> None:
+    def begin(self, seed: int, policy: QueuePolicy | PerJobPolicy | TidePolicy) -> None:
         rules = group(maximum=MAXIMUM, policy=policy, join_deadline=200.0)
         self.world = TinySite(site(rules, settle=SETTLE, clouds=("private",)), seed)
 

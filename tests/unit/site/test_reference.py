@@ -118,8 +118,8 @@ def test_the_schema_offers_every_driver_and_policy() -> None:
         types = {made["$defs"][one["$ref"].removeprefix("#/$defs/")]["properties"]["type"]["const"] for one in offered}
         assert types == set(table.names())
     policy = made["$defs"]["GroupSettings"]["properties"]["policy"]
-    assert len(policy["oneOf"]) == len(POLICIES.names()) == 6
-    assert len(made["$defs"]["SchedulePolicySettings"]["properties"]["follow"]["oneOf"]) == 5
+    assert len(policy["oneOf"]) == len(POLICIES.names()) == 7
+    assert len(made["$defs"]["SchedulePolicySettings"]["properties"]["follow"]["oneOf"]) == 6
     assert policy["default"] == {"type": "queue"}
     assert "PolicySettings" not in made["$defs"]
 

@@ -23,6 +23,7 @@ from gridtide.model.rules import (
     Policy,
     QueuePolicy,
     SchedulePolicy,
+    TidePolicy,
     Window,
 )
 from gridtide.site.base import is_loopback
@@ -109,6 +110,9 @@ def test_the_planner_gets_it_all(read: Read) -> None:
             '[{ begins = " 0 8  * * mon-fri", lasts = "1 h", minimum = 1, maximum = 3, desired = 2, warm = 0 }] }',
             SchedulePolicy((Window("0 8 * * mon-fri", 3600.0, 1, 3, 2, 0),), "Europe/Rome", FixedPolicy(1), 1),
         ),
+        ('{ type = "tide" }', TidePolicy()),
+        ('{ type = "tide" }', TidePolicy(1800.0, 0.05, 12)),
+        ('{ type = "tide", idle_for = "5 min", ahead = 0, spread = 1 }', TidePolicy(300.0, 0.0, 1)),
     ],
 )
 def test_policies(read: Read, policy: str, expected: Policy) -> None:

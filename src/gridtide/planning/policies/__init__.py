@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from gridtide.model import rules
-from gridtide.planning.policies.base import Aim, Outlook, Policy, Pulse
+from gridtide.planning.policies.base import Ahead, Aim, Early, Outlook, Policy, Pulse, Work
 from gridtide.planning.policies.fixed import KeepCount
 from gridtide.planning.policies.load import FollowLoad
 from gridtide.planning.policies.per_job import OnePerJob
 from gridtide.planning.policies.plug_in import Guarded, PlugInPolicy
 from gridtide.planning.policies.queue import FollowQueue
 from gridtide.planning.policies.schedule import FollowSchedule
+from gridtide.planning.policies.tide import FollowTide
 
-__all__ = ["Aim", "Outlook", "PlugInPolicy", "Policy", "Pulse", "policy_of"]
+__all__ = ["Ahead", "Aim", "Early", "Outlook", "PlugInPolicy", "Policy", "Pulse", "Work", "policy_of"]
 
 
 def policy_of(parameters: rules.Policy) -> Policy:
@@ -27,5 +28,7 @@ def policy_of(parameters: rules.Policy) -> Policy:
             return FollowLoad(parameters)
         case rules.SchedulePolicy():
             return FollowSchedule(parameters, policy_of(parameters.follow))
+        case rules.TidePolicy():
+            return FollowTide(parameters)
         case rules.OtherPolicy():
             return Guarded(parameters)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from gridtide.model.reasons import Reason
+from gridtide.model.resources import Resources
 from gridtide.model.snapshot import GroupMemory
 
 
@@ -22,6 +23,22 @@ class Pulse(NamedTuple):
 
 def _no_pulses() -> tuple[Pulse, ...]:
     return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a group's workers do, and what waits for them."""
+
+    jobs: int
+    """That run."""
+    used: Resources
+    """By them."""
+    waiting: int
+    """Cores that waiting jobs need."""
+
+
+def _unknown() -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +60,30 @@ class Outlook:
     """As operators or the site file want it."""
     pulses: Callable[[], tuple[Pulse, ...]] = _no_pulses
     """Of the joined workers that could take jobs. Called by policies that want it: it walks through all of them."""
+    work: Callable[[], Work | None] = _unknown
+    """Counted when asked for; None when a reading that it takes is not fresh."""
+    boot: float | None = None
+    """Seconds that its machines take to boot, the median; None while none has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Room for jobs to come."""
+
+    jobs: int
+    """How many."""
+    each: Resources
+    """What each of them needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """Idle workers that are more than the load is likely to want again."""
+
+    after: float
+    """Seconds of idleness before which none is drained."""
+    beyond: int
+    """Cores that may be free or on the way. Idle workers beyond these are drained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +116,12 @@ class Aim:
     """Seconds after which a worker that is starting is not reckoned with any more; None: until it is given up."""
     idle_for: float | None = None
     """Seconds without a job before a worker is drained; None: idle workers are kept."""
+    early: Early | None = None
+    """Which idle workers need not wait for ``idle_for``; None: all do."""
+    ahead: Ahead | None = None
+    """What is kept free for jobs to come."""
+    spread: int = 1
+    """No machine has more than one of so many parts of the cores that are launched, where smaller ones will do."""
 
 
 class Policy(Protocol):
