@@ -26,6 +26,7 @@ from benchmarks import (
     pilot_queue,
     planner,
     pools,
+    reproduction,
     rollout,
     slurm,
 )
@@ -41,6 +42,7 @@ ALL: dict[str, Benchmark] = {
     "kill": kill.figures,
     "rollout": rollout.figures,
     "planner": planner.figures,
+    "reproduction": reproduction.figures,
     "htcondor-demand": htcondor_demand.figures,
     "boot": boot.fresh,
     "twelve": boot.twelve,
