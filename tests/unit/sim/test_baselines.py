@@ -111,9 +111,11 @@ def test_adapt() -> None:
     assert adapt(sight((ONE, 8), joined=1, running=8), 0.5) == (Decision(launch=(BIG,) * 3), 0.0)
     ten = sight(joined=11, running=8, idle=(9.0,) * 10)
     decision, repair = adapt(ten, 0.0)
-    assert (decision, repair) == (Decision(), pytest.approx(10 / 15))
+    assert decision == Decision()
+    assert repair == pytest.approx(10 / 15)
     decision, repair = adapt(ten, repair)
-    assert (len(decision.end), repair) == (1, pytest.approx(5 / 15))
+    assert len(decision.end) == 1
+    assert repair == pytest.approx(5 / 15)
     assert adapt(sight(joined=3, running=8, idle=(9.0, 9.0)), 5.0)[0] == Decision(), "its margin stays"
 
 
