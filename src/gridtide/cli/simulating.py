@@ -59,18 +59,29 @@ def sim(
     spread: Annotated[
         float, typer.Option("--spread", min=0.001, metavar="X", help="Multiply the times between submissions.")
     ] = 1.0,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            metavar="NAME[,NAME]",
+            help="Models of other autoscalers beside it, on the first site. Or: all.",
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report as one page.")] = None,
 ) -> None:
     """Replay a workload with a site's groups and policies: waits, costs, and whether every rule was kept."""
+    from gridtide.sim.baselines.catalogue import baseline_setting
     from gridtide.sim.model_file import ModelSettings, make_setting, read_model
     from gridtide.sim.reading import read_trace
     from gridtide.sim.yardsticks import score
 
+    models = _models(baseline)
     behaviour = ModelSettings() if model is None else read_model(model)
     files: list[Path | None] = [*site] if site else [None]
     settings = [make_setting(path, behaviour, queue=queue) for path in files]
     if len({setting.name for setting in settings}) < len(settings):  # site.toml of several directories
         settings = [replace(each, name=str(path)) for each, path in zip(settings, files, strict=True)]
+    settings += [baseline_setting(settings[0], name) for name in models]
     workload = _days(read_trace(trace, seed=seed, jobs=jobs, spread=spread), days)
     runs = _simulate(session, workload, settings, seed)
     scores = [score(run) for run in runs]
@@ -86,14 +97,14 @@ def sim(
 
 
 def _simulate(session: Session, workload: Trace, settings: Sequence[Setting], seed: int) -> list[Run]:
-    from gridtide.sim.run import simulate
+    from gridtide.sim.baselines.catalogue import run_model
     from gridtide.sim.setting import fitted
 
     runs: list[Run] = []
     for place, setting in enumerate(settings, 1):
         title = f"{setting.name} ({place} of {len(settings)})" if len(settings) > 1 else setting.name
         with _bar(session, title) as progress:
-            runs.append(simulate(fitted(workload, setting), setting, seed=seed, progress=progress))
+            runs.append(run_model(fitted(workload, setting), setting, seed=seed, progress=progress))
     return runs
 
 
@@ -123,6 +134,20 @@ def _days(trace: Trace, days: str | None) -> Trace:
     if not (first.isdecimal() and (last.isdecimal() or not dash)) or not 1 <= int(first) <= int(last or first):
         raise WrongUsage(f"{days!r} names no days", where="--days", remedy="for example 1-6, or 7")
     return trace.between((int(first) - 1) * 86_400.0, int(last or first) * 86_400.0)
+
+
+def _models(names: str | None) -> list[str]:
+    """``NAME[,NAME]`` or ``all``."""
+    from gridtide.sim.baselines.catalogue import NAMES
+
+    if names is None:
+        return []
+    named = list(NAMES) if names == "all" else list(dict.fromkeys(name.strip() for name in names.split(",")))
+    for name in named:
+        if name not in NAMES:
+            known = f"there are: all, {', '.join(NAMES)}"
+            raise WrongUsage(f"no model is called {name[:40]!r}", where="--baseline", remedy=known)
+    return named
 
 
 def _write(path: Path, text: str) -> None:

@@ -44,7 +44,12 @@ def trace_document(trace: Trace) -> dict[str, Json]:
 
 def run_document(run: Run, score: Score) -> dict[str, Json]:
     """One run with all its yardsticks."""
-    told: dict[str, Json] = {"setting": run.setting.name, "seed": run.seed, **asdict(score)}
+    told: dict[str, Json] = {
+        "setting": run.setting.name,
+        "baseline": run.setting.baseline,
+        "seed": run.seed,
+        **asdict(score),
+    }
     told["cycles"] = run.cycles
     told["decisions"] = run.decisions
     told["joins_refused"] = run.refused

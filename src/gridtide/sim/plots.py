@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 _POINTS: Final = 1500
 """Of a curve over time: as many as a picture has columns."""
-_COLOURS: Final = ("#0b6e4f", "#c8553d", "#3d5a80", "#b8860b", "#6a4c93", "#2e2e2e")
+_COLOURS: Final = (
+    *("#0b6e4f", "#c8553d", "#3d5a80", "#b8860b", "#6a4c93", "#2e2e2e"),
+    *("#d77fa1", "#7fb069", "#56a3a6", "#a47148", "#8d99ae", "#e0a458"),
+)
 _HOUR: Final = 3600.0
 _DAY: Final = 86_400.0
 

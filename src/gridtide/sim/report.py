@@ -89,8 +89,13 @@ def page(trace: Trace, runs: Sequence[Run], scores: Sequence[Score]) -> str:
         rows=body,
         pictures="".join(f"<figure>{picture}</figure>" for picture in pictures),
         seed=runs[0].seed,
+        models=_MODELS if any(run.setting.baseline for run in runs) else "",
     )
 
+
+_MODELS: Final = (
+    " What is called a model is our model of that autoscaler's rules, not its code: docs/reference/baselines.md."
+)
 
 _PAGE: Final = Template("""\
 <!DOCTYPE html>
@@ -115,7 +120,8 @@ $told
 $breaches
 <table><thead><tr><th>yardstick</th>$names</tr></thead><tbody>$rows</tbody></table>
 $pictures
-<p>Seed $seed. The production controller and planner on virtual time; definitions: docs/explanation/yardsticks.md.</p>
+<p>Seed $seed. The production controller and planner on virtual time; definitions: docs/explanation/yardsticks.md.
+$models</p>
 </body>
 </html>
 """)

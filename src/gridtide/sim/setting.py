@@ -47,6 +47,8 @@ class Setting:
     placement: Placement = Placement.FULLEST
     contact_timeout: float = 300.0
     attributes: Mapping[str, Attribute] = field(default_factory=lambda: _ATTRIBUTES)
+    baseline: str | None = None
+    """The model of another autoscaler that decides (:mod:`gridtide.sim.baselines`); None: Gridtide."""
 
     @property
     def groups(self) -> tuple[GroupRules, ...]:

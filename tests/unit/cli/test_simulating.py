@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gridtide.cli.exit_codes import ExitCode
+from gridtide.sim.baselines.catalogue import NAMES
 from gridtide.sim.watch import Rule, Violation, Watch
 from tests.unit.cli.conftest import Run
 
@@ -69,6 +70,23 @@ def test_two_sites_side_by_side_and_a_report(run: Run, log: Path, tmp_path: Path
     assert page.read_bytes() == before
 
 
+def test_models_of_other_autoscalers_stand_beside_it(run: Run, log: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    result = run("sim", str(log), "--baseline", "react,static", "--html", str(page))
+    assert result.code == ExitCode.OK, result.stderr
+    assert "standard" in result.stdout
+    assert "model of react" in result.stdout
+    html = page.read_text(encoding="utf-8")
+    assert html.count("<svg") == 5
+    assert "not its code" in html
+    told = json.loads(run("sim", str(log), "--baseline", "react, static,react", "--json").stdout)["runs"]
+    assert [each["baseline"] for each in told] == [None, "react", "static"]
+    assert [each["setting"] for each in told] == ["standard", "model of react", "static at peak"]
+    assert {each["jobs"] for each in told} == {40}
+    everyone = json.loads(run("sim", str(log), "--baseline", "all", "--json").stdout)["runs"]
+    assert [each["baseline"] for each in everyone] == [None, *NAMES]
+
+
 def test_days_and_first_jobs(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("submit,runtime\n" + "".join(f"{43_200 * number},60\n" for number in range(10)))
@@ -81,6 +99,7 @@ def test_days_and_first_jobs(run: Run, tmp_path: Path) -> None:
     [
         (("none.swf",), ExitCode.DESCRIPTION, "cannot be read"),
         (("grid", "--jobs", "50", "--days", "0-1"), ExitCode.USAGE, "names no days"),
+        (("grid", "--baseline", "react,hpa"), ExitCode.USAGE, "no model is called 'hpa'"),
         (("grid", "--jobs", "50", "--days", "9"), ExitCode.DESCRIPTION, "no job was submitted"),
         (("grid", "--site", "none.toml"), ExitCode.DESCRIPTION, "no such file"),
         (("grid", "--model", "none.toml"), ExitCode.DESCRIPTION, "cannot be read"),

@@ -117,6 +117,13 @@ def test_the_cooldown_holds_both_alarms_back() -> None:
         assert over.count == (2 if load else 0)
 
 
+def test_which_of_both_times_is_waited_for_is_told() -> None:
+    for changed, cause in ((NOW - 31, Cause.LOAD_STEADY), (NOW - 29, Cause.COOLDOWN)):
+        given = aim(says(0.9), memory=GroupMemory(high_since=NOW - 30, changed=changed))
+        assert given.patience is not None
+        assert given.patience.cause is cause
+
+
 def test_steps_end_at_minimum_maximum_and_what_runs() -> None:
     high, low = GroupMemory(high_since=NOW - 900), GroupMemory(low_since=NOW - 900)
     big = LoadPolicy(add=5, remove=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -145,6 +146,8 @@ def test_another_policy_may_be_followed() -> None:
     given = policy_of(parameters).aim(outlook)
     assert (given.count, given.idle_only, given.minimum) == (6, True, 4)
     assert given.look_again == outlook.now + 30, "the sooner of both"
+    pinned = policy_of(replace(parameters, windows=(replace(OFFICE, desired=5),))).aim(outlook)
+    assert (pinned.count, pinned.idle_only) == (5, False)
 
 
 # --- in a plan
@@ -174,6 +177,15 @@ def test_a_maximum_of_the_hour_stops_launches_and_drains_what_is_above() -> None
     two = world.but(workers=[worker("w0"), worker("w1")], nodes=[node("w0", running=1), node("w1", running=2)])
     assert brief(two.actions()) == ["drain w0 surplus"]
     assert world.but(wishes=Wishes(maximum=3)).plan().actions[0].count == 3  # type: ignore[union-attr]
+
+
+def test_no_policy_goes_above_the_maximum_of_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Greedy:
+        def aim(self, outlook: Outlook) -> Aim:
+            return Aim(memory=outlook.memory, minimum=50, maximum=50)
+
+    monkeypatch.setattr("gridtide.planning.fleet.policy_of", lambda _: Greedy())
+    assert brief(planned().actions()) == ["launch 10 grid private small below-minimum"]
 
 
 def test_operators_come_before_windows() -> None:

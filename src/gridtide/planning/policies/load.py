@@ -38,7 +38,7 @@ def mean_load(pulses: tuple[Pulse, ...], now: float, heard_within: float) -> Mea
             known += cores
             used += cores * min(max(load, 0.0), 1.0)
     heard = used / known if known else None
-    return MeanLoad(heard, (used + total - known) / total if total else 1.0, silent)
+    return MeanLoad(heard, (used + (total - known)) / total if total else 1.0, silent)
 
 
 @dataclass(frozen=True, slots=True)
