@@ -26,9 +26,11 @@ from gridtide.sim import virtual_time
 from gridtide.sim.baselines.base import Baseline, Decision, Idle, InUse, Sight
 from gridtide.sim.batch import Batch, BatchNode, Job
 from gridtide.sim.cloud import SimulatedCloud
+from gridtide.sim.machines import MachineRecord
 from gridtide.sim.queue import SimulatedQueue
-from gridtide.sim.run import EPOCH, GIVE_UP_AFTER, JobRecords, MachineRecord, Progress, Run
+from gridtide.sim.run import EPOCH, GIVE_UP_AFTER, JobRecords, Progress, Run
 from gridtide.sim.setting import Setting
+from gridtide.sim.spending import days_of
 from gridtide.sim.trace import Trace
 from gridtide.sim.watch import Watch
 from gridtide.sim.world import SimulatedWorld
@@ -267,6 +269,7 @@ class _Hand:
             seed=self._seed,
             jobs=self._jobs,
             machines=tuple(machines),
+            days=days_of(machines, self._epoch),
             violations=tuple(self._watch.found),
             violation_count=sum(self._watch.counts.values()),
             never_started=never,
