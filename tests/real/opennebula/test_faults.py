@@ -188,8 +188,8 @@ async def test_who_would_wait_too_long_is_throttled_without_a_call(
 ) -> None:
     cloud = tenant.cloud(having(calls=1))
     await cloud.launch([asked("before")])
-    monkeypatch.setattr("gridtide.clouds.opennebula.LAUNCH_PATIENCE", 2.0)
-    tenant.nebula.hook = lambda method, arguments: time.sleep(0.7) if method == INSTANTIATE else None
+    monkeypatch.setattr("gridtide.clouds.opennebula.LAUNCH_PATIENCE", 4.0)
+    tenant.nebula.hook = lambda method, arguments: time.sleep(1.0) if method == INSTANTIATE else None
     answers = await cloud.launch([asked(f"grid-{number}") for number in range(8)])
     throttled = [answer for answer in answers.values() if isinstance(answer, Throttled)]
     assert throttled
@@ -198,14 +198,15 @@ async def test_who_would_wait_too_long_is_throttled_without_a_call(
 
 
 async def test_a_launch_that_failed_inside_is_not_made_again_unless_looks_have_missed_it(
-    tenant: Tenant, cloud: OpennebulaCloud, monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, cloud: OpennebulaCloud
 ) -> None:
-    monkeypatch.setattr("gridtide.clouds.opennebula.LAUNCH_PATIENCE", 3.0)
     await cloud.launch([asked("before")])
 
     def break_down(method: str, arguments: tuple[object, ...]) -> Given | None:
-        broken = method == INSTANTIATE or (method == "one.vmpool.info" and tenant.nebula.calls[INSTANTIATE] > 1)
-        return (False, f"[{method}] Internal error", 0x2000) if broken else None
+        if method == INSTANTIATE:
+            return (False, f"[{method}] Internal error", 0x2000)
+        broken = method == "one.vmpool.info" and tenant.nebula.calls[INSTANTIATE] > 1
+        return (False, f"[{method}] Wrong parameters", 0x1000) if broken else None
 
     tenant.nebula.hook = break_down
     assert isinstance(await launch_one(cloud), CloudUnavailable)
@@ -479,7 +480,6 @@ async def test_whose_a_machine_is_is_asked_once(tenant: Tenant) -> None:
     await cloud.close()
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_listing_that_comes_to_nothing_spares_the_next_one_work(tenant: Tenant, proxy: FaultProxy) -> None:
     cloud = tenant.cloud(having(page=500), endpoint=proxy.url)
     for number in range(150):
@@ -488,10 +488,10 @@ async def test_a_listing_that_comes_to_nothing_spares_the_next_one_work(tenant: 
     def break_down(method: str, arguments: tuple[object, ...]) -> Given | None:
         if tenant.nebula.calls["one.vmpool.infoset"] < 2:
             return None
-        return (False, "[one.vmpool.infoset] Internal error", 0x2000)
+        return (False, "[one.vmpool.infoset] Wrong parameters", 0x1000)
 
     tenant.nebula.hook = break_down
-    with pytest.raises(CloudUnavailable):
+    with pytest.raises(LaunchRejected):
         await cloud.machines()
     tenant.nebula.hook = None
     tenant.nebula.calls.clear()

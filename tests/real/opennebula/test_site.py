@@ -42,7 +42,8 @@ def test_jobs_bring_machines_and_their_end_takes_them_away(tenant: Tenant) -> No
         assert site.wait_for_jobs(submission, timeout=120.0)["done"] == 8
         assert site.client.get(f"/v1/jobs/{submission}.7/log").text == "7\n"
         site.kill()
-        site.start()
+        site.start(wait=False)
+        site.wait_for_service(timeout=90.0)
         site.wait_for_no_workers(timeout=90.0)
         site.wait_until(lambda: not tenant.living(), timeout=20.0, what="the machines to end")
         past = {each["id"] for each in site.get("/v1/workers", past="true")["workers"]}
