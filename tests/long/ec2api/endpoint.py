@@ -135,7 +135,7 @@ class Tenant:
     def client(self) -> EC2Client:
         """For what is asked of the endpoint beside the driver."""
         session = boto3.session.Session(self.keys["access"], self.keys["secret"], region_name=REGION)
-        once = Config(retries={"total_max_attempts": 1})
+        once = Config(read_timeout=300, retries={"total_max_attempts": 1})
         return session.client("ec2", endpoint_url=self.address, config=once)
 
     def run(self, number: int = 1, **more: Any) -> list[MachineId]:
