@@ -123,7 +123,7 @@ class Tenant:
     project: Project
     keys: Mapping[str, str] = field(repr=False)
 
-    def cloud(self, *, endpoint: str | None = None, secret: str | None = None, timeout: float = 60.0) -> Ec2Cloud:
+    def cloud(self, *, endpoint: str | None = None, secret: str | None = None, timeout: float = 200.0) -> Ec2Cloud:
         """A driver object that knows nothing yet. The site file says what types have: ec2-api cannot be asked."""
         file = self.project.directory / f"keys-{secrets.token_hex(4)}"
         key = f"aws_access_key_id = {self.keys['access']}\naws_secret_access_key = {secret or self.keys['secret']}\n"

@@ -28,7 +28,7 @@ class TestEc2CloudOnOpenstack(CloudConformance):
             return made[-1]
 
         try:
-            yield CloudBench(again(), again, self._add_foreign, self._break, image=IMAGE, many=7, patience=60.0)
+            yield CloudBench(again(), again, self._add_foreign, self._break, image=IMAGE, many=7, patience=240.0)
         finally:
             for each in made:
                 await each.close()
@@ -44,15 +44,15 @@ class TestEc2CloudOnOpenstack(CloudConformance):
         def add() -> MachineId:
             tags = {"ResourceType": "instance", "Tags": [{"Key": "gridtide:site", "Value": "milano/burst"}]}
             (machine,) = self.tenant.run(TagSpecifications=[tags])
-            until(lambda: self.tenant.state(machine) == "running", "the foreign machine does not run", 60.0)
+            until(lambda: self.tenant.state(machine) == "running", "the foreign machine does not run", 240.0)
             return machine
 
         return await asyncio.to_thread(add)
 
     async def _break(self, machine: MachineId) -> None:
         def stop() -> None:
-            until(lambda: self.tenant.state(machine) == "running", "it does not run", 60.0)
+            until(lambda: self.tenant.state(machine) == "running", "it does not run", 240.0)
             self.tenant.client.stop_instances(InstanceIds=[machine])
-            until(lambda: self.tenant.state(machine) == "stopped", "it does not stop", 60.0)
+            until(lambda: self.tenant.state(machine) == "stopped", "it does not stop", 240.0)
 
         await asyncio.to_thread(stop)

@@ -77,7 +77,7 @@ async def test_machines_of_others_are_listed_page_by_page_and_ended_by_their_ids
     assert {each.resources.cores for each in found} == {1}, "the site file knows the type"
     gone = MachineId("i-0123456789abcdef0")
     assert await cloud.terminate([*ids, gone]) == dict.fromkeys([*ids, gone])
-    await asyncio.to_thread(until, lambda: not any(map(plain_tenant.state, ids)), "they do not end", 90.0)
+    await asyncio.to_thread(until, lambda: not any(map(plain_tenant.state, ids)), "they do not end", 240.0)
     assert await cloud.machines() == ()
 
 
