@@ -92,7 +92,7 @@ class Account:
 
     def copy(self) -> Account:
         """To try something on."""
-        return replace(self, fixed=dict(self.fixed), ends=dict(self.ends))
+        return replace(self)
 
     # --- entering machines
 
@@ -109,9 +109,6 @@ class Account:
         """So many that take jobs more, or, below 0, less."""
         self._rooms = None
         self.number += number
-        if self.number == 0:
-            self.rate = self.earlier = 0.0
-            return
         self.rate += number * price / HOUR
         self.earlier += number * price / HOUR * (self.now - max(min(launched, self.now), self.today * DAY))
 
@@ -123,7 +120,8 @@ class Account:
             taken = worker.id in evidence.snapshot.drain_acknowledged
             if seen is not None and seen.state is NodeState.ACCEPTING and not taken:
                 end = max(end, self.now + self.budget.longest_job + self.ending)
-            if seen is not None and seen.running > 0 and self.now > end - self.lateness - self.ending:
+            longest = self.budget.longest_job + DRAIN_ALLOWANCE
+            if seen is not None and seen.running > 0 and self.now > worker.since + longest:
                 self.late[worker.id] = self.now - worker.since
         self._leave(worker, launched, max(end, self.now))
         empty = seen is not None and seen.started is not None and seen.running == 0
@@ -140,7 +138,6 @@ class Account:
         self._charge(self.relief, worker.shape.price, min(self.now + self.ending + self.billing.unit, end), end)
 
     def _charge(self, days: dict[int, float], price: float, start: float, end: float) -> None:
-        self._rooms = None
         for day, seconds in by_day(max(start, self.today * DAY), end):
             days[day] = days.get(day, 0.0) + price * seconds / HOUR
 
@@ -229,10 +226,8 @@ class Account:
         self._charge(self.fixed, -worker.shape.price, worker.launched, end)
         self._take_up(worker.shape.price, worker.launched, 1)
         if max(self.totals(LOOK_AHEAD + WORTHWHILE).values()) <= self.budget.per_day + _ALMOST:
-            del self.ends[worker.id]
             return True
         self.fixed, self.rate, self.earlier, self.number = before
-        self._rooms = None
         return False
 
     def why_late(self, worker: WorkerId) -> Reason:

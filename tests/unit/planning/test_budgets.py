@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gridtide.model.costs import DAY, HOUR, Billing, Budget, Stay, by_day, day_of, price_per_core, stay_of
 from gridtide.model.demand import NodeState
 from gridtide.model.ids import CloudName, ShapeName
+from gridtide.model.machines import Quota
 from gridtide.model.readings import Missing
 from gridtide.model.reasons import Cause
 from gridtide.model.resources import Resources, Shape
@@ -103,6 +104,7 @@ def test_only_a_launch_that_was_refused_costs_nothing() -> None:
     assert stay_of(gone) == Stay(CLOUD, 1.0, NOW - HOUR, NOW - HOUR)
     refused = replace(gone, reason=replace(gone.reason, cause=Cause.LAUNCH_REFUSED), machine=None)
     assert stay_of(refused) is None
+    assert stay_of(replace(refused, machine=gone.machine)) is not None, "one was made all the same"
     assert stay_of(replace(gone, launched=None)) is None
     lost = replace(gone, reason=replace(gone.reason, cause=Cause.LAUNCH_LOST), machine=None)
     assert stay_of(lost) is not None, "its machine may have been made"
@@ -291,6 +293,26 @@ def test_as_few_as_will_do() -> None:
         assert len(world.actions()) == number
 
 
+def test_a_drain_keeps_back_no_billing_unit_more() -> None:
+    several = [priced(f"w{number}") for number in range(4)]
+    whole = rolled(4) + 4 * (HOUR - 1.0) / HOUR
+    for number in range(1, 4):
+        rules = costing(whole - number * LOOK_AHEAD / HOUR + 0.01, billing=Billing(HOUR, 0.0))
+        assert len(busy(*several).but(rules=rules).actions()) == number
+
+
+def test_what_costs_nothing_is_not_drained() -> None:
+    world = busy(priced("w1"), priced("w2", price=0.0)).but(rules=costing(0.1))
+    assert brief(world.actions()) == ["drain w1 budget"]
+
+
+def test_one_whose_drain_was_forgotten_is_taken_back_before_it_is_drained_again() -> None:
+    forgotten = priced(state=WorkerState.DRAINED, age=60.0)
+    world = busy(priced("w2")).but(workers=[forgotten, priced("w2")], rules=costing(0.1))
+    nodes = [node("w1"), *world.nodes]
+    assert brief(world.but(nodes=nodes).actions()) == ["undrain w1 load-returned", "drain w2 budget"]
+
+
 def test_the_dearest_goes_first_and_an_idle_one_before_it() -> None:
     dear, cheap, idle = priced("w1", price=2.0), priced("w2"), priced("w3")
     rules = costing(0.1)
@@ -342,6 +364,20 @@ def test_before_the_sources_have_answered_nothing_is_drained() -> None:
     assert world.actions() == ()
 
 
+def test_no_worker_yields_to_a_group_that_could_not_launch_anything() -> None:
+    mine, other = group("grid", maximum=5), group("other", maximum=5)
+    held = [priced(f"w{number}") for number in range(2)]
+    world = busy(*held).but(demand=[row(4, runs_on=[("other", "small")])])
+
+    def yielded(rules: SiteRules) -> list[str]:
+        cloud = replace(rules.clouds[CLOUD], quota=Quota(machines=2))
+        return brief(world.but(rules=replace(rules, clouds={CLOUD: cloud})).actions())
+
+    assert yielded(costing(100.0, HOUR, mine, other)) == ["drain w0 yielded"]
+    assert yielded(costing(rolled(2) + 0.5, HOUR, mine, other)) == [], "no budget for another one"
+    assert yielded(costing(100.0, HOUR, mine, replace(other, price_limit=0.1))) == [], "too dear for it"
+
+
 # --- taking back
 
 
@@ -363,6 +399,22 @@ def test_a_drain_is_taken_back_only_if_the_budget_bears_it() -> None:
     assert brief(world.but(demand=[], rules=costing(needed + 0.01, HOUR, minimum)).actions()) == [
         "undrain w1 load-returned"
     ]
+
+
+@pytest.mark.parametrize("minimum", [0, 2])
+def test_what_was_taken_back_leaves_less_room_for_launches(minimum: int) -> None:
+    leaving = replace(priced(state=WorkerState.DRAINING, age=HOUR / 2), launched=NOW - HOUR)
+    one, back = (HOUR + NEW) / HOUR, (2 * HOUR + NEW) / HOUR
+    world = World(
+        rules=costing(back + one - 0.01, HOUR, group(minimum=minimum)),
+        workers=[leaving],
+        nodes=[node(state=NodeState.DRAINING, running=1, free=Resources(1, 2048))],
+        demand=[] if minimum else [row(9)],
+        shapes=[PRICED],
+    )
+    assert brief(world.actions()) == ["undrain w1 load-returned"]
+    more = world.but(rules=costing(back + one + 0.01, HOUR, group(minimum=minimum)))
+    assert [line.split()[0] for line in brief(more.actions())] == ["undrain", "launch"]
 
 
 def test_two_are_not_taken_back_where_there_is_room_for_one() -> None:
@@ -415,6 +467,9 @@ def test_it_looks_again_when_some_may_have_to_be_drained_and_at_midnight() -> No
     several = [priced(f"w{number}") for number in range(4)]
     soon = busy(*several).but(rules=costing(rolled(4) + 4 * 100.0 / HOUR))
     assert soon.plan().look_again == pytest.approx(NOW + 100.0)
+    evening = TODAY * DAY + DAY - HOUR - LOOK_AHEAD - AHEAD - 200.0
+    late = account(costing(100.0), priced(age=0.0), gone={TODAY + 1: 99.9}, now=evening)
+    assert late.next_look() == pytest.approx(evening + 200.0), "what is kept back begins to fall onto tomorrow"
     idle = World(rules=costing(1.0))
     assert idle.plan().look_again == (TODAY + 1) * DAY
 

@@ -126,6 +126,18 @@ def test_too_dear_is_said_and_not_launched() -> None:
     assert launched(world(Choose.ORDER, 2, [shape(2, 0.4)], limit=0.2)) == ["1 private c2"]
 
 
+def test_of_the_last_jobs_the_sum_is_compared_and_not_what_stays_unused() -> None:
+    assert launched(world(Choose.PRICE, 6, [shape(8, 0.28), shape(2, 0.10)])) == ["1 private c8"]
+    assert launched(world(Choose.FILL, 6, [shape(8, 0.28), shape(2, 0.10)])) == ["3 private c2"]
+
+
+def test_a_cloud_that_has_room_is_not_excused() -> None:
+    made = world(Choose.PRICE, 1, [shape(2, 0.10)], [shape(8, 0.32)])
+    (launch,) = made.actions()
+    assert brief([launch]) == ["launch 1 grid private c2 demand"]
+    assert "burst" not in launch.reason.text
+
+
 def test_a_minimum_is_filled_from_the_cheapest() -> None:
     made = world(Choose.PRICE, 0, [shape(2, 0.2)], [shape(2, 0.1)])
     mine = replace(made.rules.groups[GRID], minimum=2)
@@ -143,6 +155,12 @@ def test_groups_of_one_queue_may_choose_in_different_ways() -> None:
     offers = [(name, shape) for name in ("grid", "second") for shape in ("c4", "c8")]
     made = made.but(rules=both_ways(made.rules), demand=[row(4, runs_on=offers)])
     assert brief(made.actions()) == ["launch 1 grid private c4 demand"], "by what stays unused: prices say nothing here"
+
+
+def test_then_what_leaves_less_unused_is_taken_whoever_chose_it() -> None:
+    made = world(Choose.FILL, 4, [shape(4, 0.4)], [shape(8, 0.2)])
+    made = made.but(rules=both_ways(made.rules), demand=[row(4, runs_on=[("grid", "c8"), ("second", "c4")])])
+    assert brief(made.actions()) == ["launch 1 second private c4 demand"]
 
 
 shapes = st.builds(shape, st.integers(1, 16), st.sampled_from([0.05, 0.1, 0.3, 0.8]))
