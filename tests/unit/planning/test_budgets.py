@@ -302,8 +302,9 @@ def test_a_drain_keeps_back_no_billing_unit_more() -> None:
 
 
 def test_what_costs_nothing_is_not_drained() -> None:
-    world = busy(priced("w1"), priced("w2", price=0.0)).but(rules=costing(0.1))
-    assert brief(world.actions()) == ["drain w1 budget"]
+    world = busy(priced("w1"))
+    world = world.but(workers=[*world.workers, priced("w2", price=0.0)], nodes=[*world.nodes, node("w2")])
+    assert brief(world.but(rules=costing(0.1)).actions()) == ["drain w1 budget"]
 
 
 def test_one_whose_drain_was_forgotten_is_taken_back_before_it_is_drained_again() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gridtide.model.actions import Advance, Drain, Launch, Plan, Terminate, TerminateStray, Undrain
+from gridtide.model.costs import Budget
 from gridtide.model.demand import Demand, DemandRow, Node, Nodes, NodeState
 from gridtide.model.ids import CloudName, GroupName, MachineId, QueueName, ShapeName, WorkerId, Zone
 from gridtide.model.machines import Machine, Machines, MachineState, Quota
@@ -32,7 +33,7 @@ from gridtide.model.rules import (
     Wishes,
 )
 from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, Level, OfferHealth, QueueView, Snapshot, Swing
-from gridtide.model.workers import HOLDS_MACHINE, Worker, WorkerState, may
+from gridtide.model.workers import HOLDS_MACHINE, MAY_RUN_JOBS, Worker, WorkerState, may
 from gridtide.planning import plan
 from gridtide.planning.lifecycle import SILENCE
 from tests.unit.planning.worlds import LARGE, NOW, SMALL, group, machine, node, site, worker
@@ -301,6 +302,26 @@ def test_every_plan_is_legal_explained_and_repeatable(seed: int) -> None:
     assert decided.look_again is None or decided.look_again > NOW
     assert plan(snapshot, rules) == decided
     assert plan(turned_around(snapshot), rules) == decided, "the order in which things are listed decides nothing"
+
+
+@many
+@given(seeds, st.sampled_from([0.01, 1.0, 5.0, 50.0]))
+def test_budgets_leave_every_plan_legal_explained_and_repeatable(seed: int, per_day: float) -> None:
+    snapshot, rules = drawn(seed)
+    budget = Budget(per_day, 3600.0)
+    rules = replace(rules, clouds={name: replace(each, budget=budget) for name, each in rules.clouds.items()})
+    workers = {
+        name: replace(each, shape=replace(each.shape, price=0.1 * each.shape.resources.cores))
+        for name, each in snapshot.workers.items()
+    }
+    snapshot = replace(snapshot, workers=workers)
+    decided = plan(snapshot, rules)
+    walk(snapshot, decided)
+    assert all(action.reason.text for action in decided.actions)
+    assert plan(turned_around(snapshot), rules) == decided
+    for action in decided.actions:
+        if isinstance(action, Terminate) and action.before in MAY_RUN_JOBS:
+            assert snapshot.workers[action.worker].force_wanted, "nothing that may run a job is ended for a budget"
 
 
 def turned_around(snapshot: Snapshot) -> Snapshot:
