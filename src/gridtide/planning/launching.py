@@ -85,10 +85,9 @@ def launch_for(outcomes: Sequence[Outcome], fleets: Sequence[Fleet], quotas: Quo
         launched = sum(launcher.launch(contended) for launcher in launchers)
         if not contended or (not launched and not _spend_leftovers(contended, launchers, limits)):
             break
-    if not contended:
-        for outcome in outcomes:
-            if outcome.ahead:
-                _launcher(outcome, fleets, limits, ahead=True).launch(contended)
+    for outcome in outcomes:
+        if outcome.ahead:  # where a quota is shared out, no part has room for what nobody waits for
+            _launcher(outcome, fleets, limits, ahead=True).launch(contended)
     for cloud, contention in contended.items():
         several = sum(bool(standing.has or standing.wants) for standing in contention.standings.values()) > 1
         for group in contention.standings if several else ():
