@@ -20,6 +20,7 @@ from gridtide.sim.cloud import BootTime
 from gridtide.sim.run import Run, simulate
 from gridtide.sim.setting import Setting, fitted, standard_setting
 from gridtide.sim.trace import Reading, TraceJob, make_trace
+from gridtide.site.policies import ElastiqPolicySettings
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs/explanation/sources.md"
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
@@ -226,8 +227,8 @@ def fleet(policy: Policy, boot: float, deviation: float) -> Fleet:
     return Fleet(max(made), mean, max(joined), len(made))
 
 
-ELASTIQ: Final = QueuePolicy(threshold=10, waiting_time=100.0, jobs_per_worker=4, idle_for=3600.0, deploy_time=600.0)
-ELASTIQ_TEST: Final = replace(ELASTIQ, waiting_time=10.0)
+ELASTIQ: Final = ElastiqPolicySettings(type="elastiq").policy()
+ELASTIQ_TEST: Final = ElastiqPolicySettings.model_validate({"type": "elastiq", "waiting_time": "10 s"}).policy()
 """As in the document's test: its wait was set to less than 10 s."""
 CLOUDS: Final = (("OpenStack at CERN", "3:57", 237.0, 7.0), ("OpenNebula in Torino", "4:36", 276.0, 3.0))
 

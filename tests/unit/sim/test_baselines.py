@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from gridtide.errors import GridtideError
 from gridtide.model.ids import GroupName, ShapeName, WorkerId
 from gridtide.model.resources import Resources, Shape
-from gridtide.sim.baselines.base import Decision, Idle, InUse, Sight, lacking, smallest, towards
+from gridtide.sim.baselines.base import Baseline, Decision, Idle, InUse, Sight, lacking, smallest, towards
 from gridtide.sim.baselines.catalogue import MODELS, NAMES, baseline_setting, peak, run_model
 from gridtide.sim.baselines.cobald import linear
 from gridtide.sim.baselines.kubernetes import cluster_autoscaler, karpenter
 from gridtide.sim.baselines.papers import adapt, hist, parabola, percentile, react, reg
+from gridtide.sim.baselines.run import run_baseline
 from gridtide.sim.batch import Amount
 from gridtide.sim.cloud import Outages, RateLimit, Reclaim
 from gridtide.sim.document import digest, run_document
@@ -26,7 +27,7 @@ from gridtide.sim.reading import read_trace
 from gridtide.sim.run import Run
 from gridtide.sim.setting import Setting, fitted, standard_setting
 from gridtide.sim.trace import Reading, TraceJob, make_trace
-from gridtide.sim.yardsticks import score
+from gridtide.sim.yardsticks import paid_of, score
 
 BIG = Shape(ShapeName("big"), Resources(8, 8000), 0.8)
 SMALL = Shape(ShapeName("small"), Resources(2, 2000), 0.2)
@@ -200,6 +201,23 @@ def test_limits_and_faults(name: str) -> None:
     done = run(name, setting, jobs=120)
     assert (done.violations, done.killed, len(done.jobs)) == ((), 0, 120)
     assert score(done).peak_cores <= 40
+
+
+@pytest.mark.parametrize("drains", [False, True])
+def test_a_model_that_would_end_everything_ends_no_job_and_keeps_the_minimum(drains: bool) -> None:
+    def rogue(seen: Sight) -> Decision:
+        every = tuple(each.worker for each in seen.in_use())
+        new = (seen.machine,) * len(lacking(seen))
+        return Decision(launch=new, drain=every if drains else (), end=every)
+
+    base = standard_setting()
+    group = replace(base.rules.groups[GroupName("grid")], minimum=2)
+    setting = replace(base, rules=replace(base.rules, groups={group.name: group}))
+    jobs = [TraceJob(number, 4000.0 * number, 3000.0) for number in range(5)]
+    done = run_baseline(make_trace("by hand", jobs, Reading()), setting, Baseline("rogue", 10.0, lambda: rogue))
+    assert (done.violations, done.killed, done.lost, len(done.jobs)) == ((), 0, 0, 5)
+    there = paid_of(done).sampled(10.0, max(done.jobs.ended) - 1.0, 10.0)
+    assert min(there) == 16.0
 
 
 def test_equal_seeds_give_equal_bits() -> None:

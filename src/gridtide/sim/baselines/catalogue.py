@@ -6,7 +6,6 @@ from dataclasses import replace
 from math import ceil
 from typing import Final
 
-from gridtide.model.rules import QueuePolicy
 from gridtide.sim.baselines.base import Baseline, Decision, Rule, Sight, towards
 from gridtide.sim.baselines.cobald import LINEAR
 from gridtide.sim.baselines.kubernetes import CLUSTER_AUTOSCALER, KARPENTER
@@ -15,6 +14,7 @@ from gridtide.sim.baselines.run import run_baseline
 from gridtide.sim.run import Progress, Run, simulate
 from gridtide.sim.setting import Setting
 from gridtide.sim.trace import Trace
+from gridtide.site.policies import ElastiqPolicySettings
 
 STATIC: Final = "static"
 ELASTIQ: Final = "elastiq"
@@ -28,11 +28,10 @@ def baseline_setting(setting: Setting, name: str) -> Setting:
     marked = replace(setting, name=f"model of {name}" if name != STATIC else "static at peak", baseline=name)
     if name != ELASTIQ:
         return marked
-    largest = max(max(shape.resources.cores for shape in setting.shapes_of(group)) for group in setting.groups)
-    policy = QueuePolicy(threshold=10, waiting_time=100.0, jobs_per_worker=largest, idle_for=3600.0, deploy_time=600.0)
     groups = dict(setting.rules.groups)
     for key, group in groups.items():
         size = max(setting.shapes_of(group), key=lambda shape: shape.resources.cores)
+        policy = ElastiqPolicySettings(type="elastiq", jobs_per_worker=max(size.resources.cores, 1)).policy()
         groups[key] = replace(group, policy=policy, shapes=(size.name,))
     return replace(marked, rules=replace(setting.rules, groups=groups))
 

@@ -88,7 +88,7 @@ class _Hand:
         self._joined: dict[WorkerId, float] = {}
         self._draining: dict[WorkerId, None] = {}
         self._jobs = JobRecords()
-        self._number = self._lost = self._moved_count = self._looks = 0
+        self._number = self._lost = self._looks = 0
         self._moved = 0.0
 
     async def run(self) -> Run:
@@ -153,8 +153,7 @@ class _Hand:
             if (node := self._batch.nodes.get(worker)) is not None and node.open:
                 self._batch.drain(node)
                 self._draining[worker] = None
-        over = [worker for worker in self._draining if not self._batch.nodes[worker].jobs]
-        await self._end([*over, *decision.end])
+        await self._end([*self._draining, *decision.end])
         now = self._clock.now()
         await self._give_up([worker for worker, (_, since) in self._starting.items() if now >= since + PROVISION])
         alive = self._cloud.machines_of(self._group.name)
