@@ -213,11 +213,12 @@ def test_a_model_that_would_end_everything_ends_no_job_and_keeps_the_minimum(dra
     base = standard_setting()
     group = replace(base.rules.groups[GroupName("grid")], minimum=2)
     setting = replace(base, rules=replace(base.rules, groups={group.name: group}))
-    jobs = [TraceJob(number, 4000.0 * number, 3000.0) for number in range(5)]
+    jobs = [TraceJob(number, 1000.0 + 100.0 * number, 3000.0, 8) for number in range(5)]
     done = run_baseline(make_trace("by hand", jobs, Reading()), setting, Baseline("rogue", 10.0, lambda: rogue))
     assert (done.violations, done.killed, done.lost, len(done.jobs)) == ((), 0, 0, 5)
     there = paid_of(done).sampled(10.0, max(done.jobs.ended) - 1.0, 10.0)
     assert min(there) == 16.0
+    assert drains or len(done.machines) == 5, "the minimum is not ended and made anew"
 
 
 def test_equal_seeds_give_equal_bits() -> None:
