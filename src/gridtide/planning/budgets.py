@@ -181,7 +181,7 @@ class Account:
             return tomorrow
         until = self.kept_until(LOOK_AHEAD)
         day = day_of(until)
-        head_room = self.budget.per_day - self.totals(LOOK_AHEAD)[day]
+        head_room = self.budget.per_day - self.totals(LOOK_AHEAD).get(day, 0.0)
         wait = min(head_room / self.rate, (day + 1) * DAY - until)
         return min(self.now + max(wait, LOOK_AHEAD / 10), tomorrow)
 

@@ -497,3 +497,11 @@ def test_no_plan_launches_beyond_the_budget(
     if new:
         known.take(1.0, new)
         assert max(known.totals(0.0).values()) <= per_day + 1e-6
+
+
+def test_what_is_kept_back_to_the_very_midnight_needs_nothing_of_the_next_day() -> None:
+    now = (TODAY + 2) * DAY - LOOK_AHEAD - AHEAD - HOUR
+    while account(costing(100.0), priced(), now=now).kept_until(LOOK_AHEAD) != (TODAY + 2) * DAY:
+        now -= account(costing(100.0), priced(), now=now).kept_until(LOOK_AHEAD) - (TODAY + 2) * DAY
+    looked = account(costing(100.0), priced(), now=now)
+    assert now < looked.next_look() <= (looked.today + 1) * DAY
