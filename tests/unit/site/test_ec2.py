@@ -129,6 +129,7 @@ def test_the_how_to_page_is_right(read: Read) -> None:
         "ec2:DescribeImages",
         "ec2:DescribeInstances",
         "ec2:DescribeInstanceTypes",
+        "ec2:DescribeLaunchTemplateVersions",
         "ec2:DescribeSpotInstanceRequests",
         "ec2:GetConsoleOutput",
         "ec2:RunInstances",
