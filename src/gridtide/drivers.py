@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Final, TypeVar
 
 from gridtide.clock import SystemClock
 from gridtide.clouds.ec2 import Ec2Cloud
@@ -21,12 +22,13 @@ from gridtide.clouds.process_network import Bridge
 from gridtide.clouds.protocol import Cloud
 from gridtide.clouds.qemu import QemuCloud, QemuSettings
 from gridtide.clouds.qemu_command import Accelerator
-from gridtide.errors import SiteFileError
+from gridtide.errors import PlugInError, SiteFileError
 from gridtide.images.image import Image
 from gridtide.images.store import ImageStore, default_directory
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, GroupName, QueueName, ShapeName, Zone
 from gridtide.pilot.protocol import Pilot
+from gridtide.plug_ins import call_plug_in
 from gridtide.queues.aliec2 import SpawnedQueue
 from gridtide.queues.htcondor.access import PoolPlace
 from gridtide.queues.htcondor.queue import HTCondorQueue, PoolSettings
@@ -47,6 +49,8 @@ from gridtide.site.openstack import OpenstackCloudSettings
 from gridtide.site.qemu import QemuCloudSettings
 from gridtide.site.site import Site
 from gridtide.site.slurm import SlurmQueueSettings
+
+D = TypeVar("D")
 
 # What ClassAds call the machine types that Python's platform module names.
 _ARCHITECTURES: Mapping[str, str] = {"x86_64": "X86_64", "amd64": "X86_64", "aarch64": "AARCH64", "arm64": "AARCH64"}
@@ -73,7 +77,7 @@ def make_cloud(name: CloudName, settings: CloudSettings, site: str) -> Cloud:
         return Ec2Cloud(name, site, access, _ec2_settings(settings), settle=settings.settle)
     if isinstance(settings, OpenstackCloudSettings):
         return _openstack_cloud(name, settings, site)
-    raise SiteFileError(f"no driver for clouds of type {settings.type!r} is installed", where=f"clouds.{name}")
+    return _plugged(Cloud, lambda: settings.driver(name, site), f"clouds.{name}")  # type: ignore[type-abstract]
 
 
 def _process_cloud(name: CloudName, tag: str, settings: ProcessCloudSettings) -> ProcessCloud:
@@ -151,7 +155,22 @@ def make_queue(name: QueueName, settings: QueueSettings, pilot: Pilot | None) ->
         return SlurmQueue(name, _slurm_settings(settings))
     if isinstance(settings, AliEC2QueueSettings):
         return SpawnedQueue(name, private_directory(settings.storage))
-    raise SiteFileError(f"no driver for queues of type {settings.type!r} is installed", where=f"queues.{name}")
+    return _plugged(Queue, lambda: settings.driver(name), f"queues.{name}")  # type: ignore[type-abstract]
+
+
+def _plugged(kind: type[D], make: Callable[[], D], where: str) -> D:
+    """The driver of a package from elsewhere. SiteFileError when it fails to be one."""
+    try:
+        made = call_plug_in(make)
+    except PlugInError as error:
+        raise SiteFileError(f"its driver cannot be made: {error.what}", where=where, remedy=_THEIRS) from error
+    if not isinstance(made, kind):
+        what = f"its driver is no {kind.__name__}: {type(made).__name__} lacks some of its methods"
+        raise SiteFileError(what, where=where, remedy=_THEIRS)
+    return made
+
+
+_THEIRS: Final = "tell the authors of the package that brings it"
 
 
 def _pool_settings(settings: HTCondorQueueSettings) -> PoolSettings:

@@ -8,6 +8,7 @@
     ├── NotFound                     no worker, job, group ... of that name
     ├── Conflict                     right request, wrong moment (a job that has ended, a state that has moved on)
     ├── ImageError                   an image cannot be built, imported or used
+    ├── PlugInError                  code of a package from elsewhere failed
     ├── ContextError                 what a machine shall be told is wrong (file, line), or does not fit
     ├── StoreError                   the store did not do as told
     │   ├── StoreUnavailable         it did not answer; nothing was changed
@@ -73,6 +74,10 @@ class Conflict(GridtideError):
 
 class ImageError(GridtideError):
     """An image cannot be built, imported, verified or used."""
+
+
+class PlugInError(GridtideError):
+    """Code of a package from elsewhere raised something of its own; ``what`` is that."""
 
 
 class ContextError(GridtideError):

@@ -48,6 +48,8 @@ from gridtide.service.settings import ServiceSettings
 from gridtide.serving import Listener, check_service, check_store_answers, hand_over, listen
 from gridtide.site.changes import changes, refusal
 from gridtide.site.loader import load, problems
+from gridtide.site.policies import POLICIES, SchedulePolicySettings
+from gridtide.site.registry import CLOUDS, QUEUES
 from gridtide.site.site import Site
 from gridtide.site.watch import changed
 from gridtide.store.database import Database
@@ -322,11 +324,28 @@ async def check_site(path: Path) -> list[Finding]:
         return [Finding(error.where, Level.ERROR, error.what, error.remedy) for error in wrong]
     site = load(path)
     findings = [Finding("site file", Level.OK, f"{path} can be used")]
+    findings += _check_plug_ins(site)
     findings += _check_contexts(site)
     findings += _check_state(site)
     findings += await _check_clouds(site)
     findings += await _check_store(site)
     findings += await check_service(site)
+    return findings
+
+
+def _check_plug_ins(site: Site) -> Sequence[Finding]:
+    """Which packages from elsewhere serve this site, and which cannot."""
+    used = [(QUEUES, each.type) for each in site.queues.values()]
+    used += [(CLOUDS, each.type) for each in site.clouds.values()]  # type: ignore[misc]
+    policies = [each.policy for each in site.groups.values()]
+    policies += [each.follow for each in policies if isinstance(each, SchedulePolicySettings)]
+    used += [(POLICIES, each.type) for each in policies]  # type: ignore[misc]
+    found = {f"{table.noun} type {name!r} is of {package}" for table, name in used if (package := table.package(name))}
+    findings = [Finding("plug-in", Level.OK, text) for text in sorted(found)]
+    for table in (QUEUES, CLOUDS, POLICIES):
+        for name, package in table.hidden().items():
+            text = f"{table.noun} type {name!r} of {package} is hidden by Gridtide's own"
+            findings.append(Finding("plug-in", Level.WARNING, text, "its authors should choose another name"))
     return findings
 
 

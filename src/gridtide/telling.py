@@ -16,7 +16,8 @@ from gridtide.model.ids import CloudName, GroupName, QueueName, ShapeName, Worke
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.workers import Worker, WorkerState
-from gridtide.site.drivers import CloudSettings, LocalCloudSettings, ProcessCloudSettings
+from gridtide.site.drivers import CloudSettings, LocalCloudSettings
+from gridtide.site.qemu import QemuCloudSettings
 from gridtide.site.site import Site
 
 Tellings = Mapping[tuple[GroupName, CloudName], Telling]
@@ -32,10 +33,9 @@ def tellings(site: Site, url: str, authority: str | None) -> Tellings:
         privileged = site.queues[QueueName(group.queue)].privileged
         for cloud in map(CloudName, group.clouds):
             settings = site.clouds[cloud]
-            shutdown = "exit" if isinstance(settings, ProcessCloudSettings) else "poweroff"
             wanted = group.context.format
             found[name, cloud] = Telling(
-                settings=ContextSettings((settings.reached(url),), authority, shutdown, privileged),
+                settings=ContextSettings((settings.reached(url),), authority, settings.shutdown, privileged),
                 format=ContextFormat(wanted) if wanted is not None else _format(settings, group.image),
                 layers=tuple(Layer(str(one.path), one.content) for one in site.layers(name, cloud)),
                 limit=settings.user_data_limit,
@@ -87,12 +87,8 @@ def image_digests(site: Site) -> Mapping[GroupName, str]:
 
 
 def _format(settings: CloudSettings, image: str | None) -> ContextFormat:
-    if isinstance(settings, ProcessCloudSettings):
-        return ContextFormat.AGENT
-    if isinstance(settings, LocalCloudSettings):
-        found = _image(settings, image)
-        return ContextFormat.AGENT if found is None else found.context
-    return ContextFormat.CLOUD_INIT
+    found = _image(settings, image) if isinstance(settings, QemuCloudSettings) else None
+    return settings.context_format if found is None else found.context
 
 
 def _image(settings: CloudSettings, name: str | None) -> Image | None:

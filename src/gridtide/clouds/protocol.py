@@ -50,6 +50,7 @@ class Finding:
     remedy: str = ""
 
 
+@runtime_checkable
 class Cloud(Protocol):
     """A provider of machines."""
 

@@ -66,6 +66,7 @@ class Cause(StrEnum):
     MACHINE_GONE = "machine-gone"
     DOUBLE = "double"
     STRAY = "stray"
+    POLICY_FAILED = "policy-failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,13 @@ class SchedulePolicy:
     """Workers kept ready outside of all windows."""
 
 
-Policy = QueuePolicy | PerJobPolicy | FixedPolicy | LoadPolicy | SchedulePolicy
+class OtherPolicy:
+    """A policy of another package: :class:`gridtide.planning.policies.PlugInPolicy` says what it can do."""
+
+    __slots__ = ()
+
+
+Policy = QueuePolicy | PerJobPolicy | FixedPolicy | LoadPolicy | SchedulePolicy | OtherPolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,9 @@ def why_group(fleet: Fleet, obstacles: Iterable[Reason]) -> Reason:
     """The most telling thing to say of a group. ``obstacles`` are those of jobs that it could run."""
     if fleet.halted is not None:
         return fleet.halted
+    patience = fleet.aim.patience
+    if patience is not None and patience.cause is Cause.POLICY_FAILED:
+        return patience
     name = fleet.rules.name
     if fleet.launches:
         number = sum(launch.count for launch in fleet.launches)

@@ -81,6 +81,7 @@ Outcome = QueueError | None
 """Of one worker in a bulk order: None when the queue took it."""
 
 
+@runtime_checkable
 class Queue(Protocol):
     """A batch system or task queue."""
 

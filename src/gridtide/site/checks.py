@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
+from gridtide.errors import GridtideError
+from gridtide.model.rules import Policy
+from gridtide.plug_ins import call_plug_in
 from gridtide.site.base import is_loopback
 from gridtide.site.database_url import has_password
 from gridtide.site.drivers import CloudSettings, ProcessCloudSettings, QueueSettings
@@ -136,6 +140,22 @@ def _check_policy(here: Keys, policy: PolicySettings, group: GroupSettings, know
                 yield Trouble((*here, "follow", "type"), "a schedule cannot follow a schedule", '"queue"')
             else:
                 yield from _check_policy((*here, "follow"), policy.follow, group, known)
+        case _:
+            yield from _check_own(here, policy)
+
+
+def _check_own(here: Keys, policy: PolicySettings) -> Iterator[Trouble]:
+    """One of a package from elsewhere may fail to be one."""
+    try:
+        made = call_plug_in(policy.policy)
+    except GridtideError as error:
+        yield Trouble(here, f"type {policy.type!r} makes no policy of it: {error.what}", error.remedy or _THEIRS)
+        return
+    if not isinstance(made, Policy):
+        yield Trouble(here, f"type {policy.type!r} makes no policy of it, but a {type(made).__name__}", _THEIRS)
+
+
+_THEIRS: Final = "tell the authors of the package that brings it"
 
 
 def _check_single_use(here: Keys, group: GroupSettings, known: Known) -> Iterator[Trouble]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gridtide.model.ids import ShapeName
+from gridtide.errors import SiteFileError
+from gridtide.model.contexts import ContextFormat
+from gridtide.model.ids import CloudName, QueueName, ShapeName
 from gridtide.model.machines import Quota
 from gridtide.model.resources import Resources, Shape
 from gridtide.site.base import (
@@ -31,6 +33,10 @@ from gridtide.site.context import ContextSettings
 from gridtide.site.registry import register_cloud, register_queue
 from gridtide.site.units import Duration, PositiveSize, Size, wrong
 
+if TYPE_CHECKING:
+    from gridtide.clouds.protocol import Cloud
+    from gridtide.queues.protocol import Queue
+
 
 class QueueSettings(Typed):
     """What every queue has. A driver's settings add to it; they set ``type`` to a literal of their own."""
@@ -42,6 +48,10 @@ class QueueSettings(Typed):
     """Whether agents of its workers must be root in their machine, to run the batch system's daemons."""
     single_use: ClassVar[bool] = True
     """Whether it can give a worker one job and no second one, which the policy ``per_job`` needs."""
+
+    def driver(self, name: QueueName) -> Queue:
+        """What serves a queue of a package from elsewhere. Drivers of Gridtide are made in ``gridtide.drivers``."""
+        raise SiteFileError(f"no driver for queues of type {self.type!r} is installed", where=f"queues.{name}")
 
 
 class QuotaSettings(SiteModel):
@@ -76,6 +86,10 @@ class CloudSettings(Typed):
 
     user_data_limit: ClassVar[int | None] = None
     """Bytes that the cloud takes as user-data; None: any number."""
+    context_format: ClassVar[ContextFormat] = ContextFormat.CLOUD_INIT
+    """How machines are told what they are for, unless image or group say otherwise."""
+    shutdown: ClassVar[Literal["poweroff", "exit"]] = "poweroff"
+    """What ends a machine from inside."""
 
     def known_shapes(self) -> Collection[str] | None:
         """The names of all shapes, when the site file itself defines them; None when only the cloud can say."""
@@ -88,6 +102,13 @@ class CloudSettings(Typed):
     def reached(self, url: str) -> str:
         """The service's address as this cloud's machines call it."""
         return url
+
+    def driver(self, name: CloudName, site: str) -> Cloud:
+        """What serves a cloud of a package from elsewhere. ``site`` and ``name`` together are its machines' tag.
+
+        Drivers of Gridtide are made in ``gridtide.drivers``.
+        """
+        raise SiteFileError(f"no driver for clouds of type {self.type!r} is installed", where=f"clouds.{name}")
 
 
 class PilotQueueSettings(QueueSettings):
@@ -145,6 +166,8 @@ DEFAULT_SHAPES: Mapping[str, Mapping[str, object]] = {
 class LocalCloudSettings(CloudSettings):
     """What the clouds have in common whose machines are processes of this host."""
 
+    context_format: ClassVar[ContextFormat] = ContextFormat.AGENT
+
     settle: Duration = written(
         "0 s",
         description="How long the listing may miss a machine that was made; processes are listed at once.",
@@ -188,6 +211,8 @@ class ProcessCloudSettings(LocalCloudSettings):
 
     With an image (of kind "tree") a worker has a root, processes and a host name of its own; that takes root.
     """
+
+    shutdown: ClassVar[Literal["poweroff", "exit"]] = "exit"
 
     type: Literal["process"] = Field(description="Workers are local processes.", json_schema_extra=RESTART)
     images: Directory | None = written(

@@ -18,13 +18,13 @@ from gridtide.site.units import Duration, Period, wrong
 
 
 class PolicySettings(Typed, ABC):
-    """How many workers a group should have."""
+    """How many workers a group should have. A package from elsewhere derives its own; see docs/how-to/plug-ins.md."""
 
     noun: ClassVar[str] = "policy"
 
     @abstractmethod
     def policy(self) -> Policy:
-        """The planner's view of it."""
+        """The planner's view of it. Of a package from elsewhere: a :class:`gridtide.planning.policies.PlugInPolicy`."""
 
 
 class QueuePolicySettings(PolicySettings):
@@ -198,7 +198,7 @@ class SchedulePolicySettings(PolicySettings):
         return SchedulePolicy(windows, self.zone, self.follow.policy(), self.warm)
 
 
-POLICIES: Final[TypeTable[PolicySettings]] = TypeTable("policy")
+POLICIES: Final[TypeTable[PolicySettings]] = TypeTable("policy", "gridtide.policy_settings")
 POLICIES.register("queue", QueuePolicySettings)
 POLICIES.register("elastiq", ElastiqPolicySettings)
 POLICIES.register("per_job", PerJobPolicySettings)

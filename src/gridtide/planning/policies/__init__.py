@@ -7,10 +7,11 @@ from gridtide.planning.policies.base import Aim, Outlook, Policy, Pulse
 from gridtide.planning.policies.fixed import KeepCount
 from gridtide.planning.policies.load import FollowLoad
 from gridtide.planning.policies.per_job import OnePerJob
+from gridtide.planning.policies.plug_in import Guarded, PlugInPolicy
 from gridtide.planning.policies.queue import FollowQueue
 from gridtide.planning.policies.schedule import FollowSchedule
 
-__all__ = ["Aim", "Outlook", "Policy", "Pulse", "policy_of"]
+__all__ = ["Aim", "Outlook", "PlugInPolicy", "Policy", "Pulse", "policy_of"]
 
 
 def policy_of(parameters: rules.Policy) -> Policy:
@@ -26,3 +27,5 @@ def policy_of(parameters: rules.Policy) -> Policy:
             return FollowLoad(parameters)
         case rules.SchedulePolicy():
             return FollowSchedule(parameters, policy_of(parameters.follow))
+        case rules.OtherPolicy():
+            return Guarded(parameters)
