@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DATA ?=
 
-.PHONY: demo demo-vm test test-long lint unit bench bench-quick mutate lock clean help
+.PHONY: demo demo-vm test test-long lint unit bench bench-quick conformance mutate lock clean help
 
 help:
 	@echo "make demo [DATA=FILE]  start a site, run a real analysis on it, report"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-long         faults of real pools and clouds, minutes each; wants a quiet machine"
 	@echo "make unit              the tests that take seconds"
 	@echo "make bench             the figures, into benchmarks/latest.json"
+	@echo "make conformance       which cloud driver passes which case, into docs/reference/conformance.md"
 	@echo "make mutate            mutation score of planning/ and model/"
 	@echo "make lock              renew requirements.lock from pyproject.toml"
 
@@ -47,6 +48,13 @@ bench: $(READY)
 
 bench-quick: $(READY)
 	$(BIN)/python -m benchmarks --quick
+
+# Drivers that are not run keep the results of their last run. Of one alone: make conformance DRIVERS=FILE
+DRIVERS ?= $(shell grep -rl "(CloudConformance)" tests/unit tests/real)
+conformance: $(READY)
+	$(BIN)/python -m gridtide.testing.conformance --results docs/reference/conformance.json \
+		--page docs/reference/conformance.md --run $(DRIVERS) \
+		--know $(shell grep -rl "(CloudConformance)" tests/long)
 
 mutate: $(READY)
 	$(BIN)/python tools/mutate.py

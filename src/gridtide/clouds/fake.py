@@ -253,6 +253,8 @@ class FakeCloud:
     async def check(self, images: Sequence[str]) -> tuple[Finding, ...]:
         """One finding per image, and one for being there."""
         self.record.calls[CloudCall.CHECK] += 1
+        if strike := self.faults.strike(CloudFault.RAISE, CloudCall.CHECK):
+            return (Finding("connection", Level.ERROR, str(strike.error or f"{self.name} does not answer")),)
         findings = [Finding("connection", Level.OK, f"{self.name} answers")]
         for image in images:
             known = self.images is None or image in self.images

@@ -4,92 +4,40 @@ A driver's author subclasses :class:`CloudConformance` in a test module, says in
 pytest (with pytest-asyncio in auto mode; the suite itself needs no framework)::
 
     class TestMyCloud(CloudConformance):
+        title = "my cloud"
+        driver = MyCloud
+
         @asynccontextmanager
         async def bench(self) -> AsyncIterator[CloudBench]:
             account = await start_something_that_answers_like_my_cloud()
             yield CloudBench(cloud=MyCloud(account), again=lambda: MyCloud(account), ...)
             await account.remove()
 
-Each test gets a bench of its own, with no machine in it. What a test expects is what the controller relies on.
+Each test gets a bench of its own, with no machine in it. What a test expects is what the controller relies on. The
+cases of :mod:`gridtide.testing.cloud_faults` belong to it: they need ``faults`` of the bench. ``python -m
+gridtide.testing.conformance`` prints which driver passes which case.
 """
 
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Final
 
-from gridtide.clouds.protocol import Cloud, LaunchRequest
 from gridtide.errors import CloudError, LaunchRejected
-from gridtide.model.ids import GroupName, MachineId, ShapeName, WorkerId, Zone
-from gridtide.model.machines import Machine, MachineState
+from gridtide.model.ids import MachineId, ShapeName, WorkerId
+from gridtide.model.machines import MachineState
+from gridtide.testing.cloud_bench import SECRET, CloudBench
+from gridtide.testing.cloud_faults import CloudFaultCases
 from gridtide.testing.expect import expect, expect_type
 
-SECRET: Final = "gtj_conformance.do-not-show-this"  # noqa: S105 - it opens nothing
-"""Stands in every user data that the suite sends. A driver never shows it."""
+__all__ = ["SECRET", "CloudBench", "CloudConformance"]
 
 _LIVING: Final = {MachineState.STARTING, MachineState.RUNNING}
 _LEAVING: Final = {MachineState.ENDING, MachineState.GONE}
 
 
-@dataclass(frozen=True)
-class CloudBench:
-    """A driver under test, and the levers that the suite needs beside it."""
-
-    cloud: Cloud
-    again: Callable[[], Cloud]
-    """Another driver object for the same tenant, as after a crash of the controller. It knows nothing."""
-    add_foreign: Callable[[], Awaitable[MachineId]]
-    """Start a machine of the same tenant that is not ours: without our tag, or with another site's."""
-    break_machine: Callable[[MachineId], Awaitable[None]]
-    """Make a machine useless from outside (power it off, let it fail)."""
-    zone: Zone | None = None
-    image: str | None = None
-    wait: Callable[[float], Awaitable[None]] = asyncio.sleep
-    """Let so many of the cloud's seconds pass."""
-    patience: float = 30.0
-    """Seconds within which a machine that was ended must be out of the listing, or ENDING or GONE in it."""
-    many: int = 60
-    """How many machines the test of complete listings makes: more than one page of the cloud's listing."""
-
-    async def request(self, worker: str, shape: ShapeName | None = None) -> LaunchRequest:
-        """A good request, for the first shape unless told otherwise."""
-        user_data = f'{{"version": 1, "worker": "{worker}", "join_token": "{SECRET}"}}'.encode()
-        chosen = shape or (await self.cloud.shapes())[0].name
-        return LaunchRequest(WorkerId(worker), GroupName("conform"), chosen, self.zone, self.image, user_data)
-
-    async def launch(self, *workers: str) -> list[MachineId]:
-        """Make good machines; AssertionError when one is refused."""
-        answers = await self.cloud.launch([await self.request(worker) for worker in workers])
-        return [expect_type(answers[WorkerId(worker)], str, f"{worker} is launched") for worker in workers]  # type: ignore[misc]
-
-    async def listed(self, cloud: Cloud | None = None) -> dict[MachineId, Machine]:
-        """What is listed once listings have settled, by id, without what has ended."""
-        await self.wait(self.cloud.settle)
-        machines = await (cloud or self.cloud).machines()
-        expect(len({each.id for each in machines}) == len(machines), "each machine is listed once", machines)
-        return {each.id: each for each in machines if each.state is not MachineState.GONE}
-
-    async def until_ended(self, machine: MachineId) -> None:
-        """AssertionError when it is not ended within ``patience``."""
-        step = max(self.patience / 60, 0.05)
-        for _ in range(60):
-            found = (await self.listed()).get(machine)
-            if found is None:
-                return
-            await self.wait(step)
-        raise AssertionError(f"machine {machine} is still listed {self.patience} s after it was ended: {found}")
-
-
-class CloudConformance(ABC):
+class CloudConformance(CloudFaultCases):
     """Subclass it as ``Test...`` and implement :meth:`bench`."""
-
-    @abstractmethod
-    def bench(self) -> AbstractAsyncContextManager[CloudBench]:
-        """A new, empty bench; leaving it removes everything that was made."""
 
     async def test_shapes_are_the_same_each_time(self) -> None:
         """The planner fits demand onto them: none, doubled or changing ones would make it launch at random."""

@@ -8,12 +8,27 @@ import pytest
 
 from gridtide.clouds.openstack import OpenstackCloud
 from gridtide.model.ids import MachineId
+from gridtide.testing.cloud_bench import Fault, Step
 from gridtide.testing.clouds import CloudBench, CloudConformance
+from gridtide.testing.fault_proxy import Answer, FaultProxy
+from gridtide.testing.http_boundary import HttpBoundary
 from tests.real.openstack.inside.plane import IMAGE
+from tests.real.openstack.nova import END, LAUNCH, LIST, nova_call, refusal
 from tests.real.openstack.project import Project
+
+STEPS = {Step.LIST: LIST, Step.LAUNCH: LAUNCH, Step.TERMINATE: END}
+REFUSALS = {
+    Fault.THROTTLE: Answer(429, b"", {"retry-after": "120"}),
+    Fault.CREDENTIALS: refusal(401, "unauthorized", "The request you have made requires authentication."),
+    Fault.CAPACITY: refusal(400, "badRequest", "No more IP addresses available on network 1."),
+    Fault.QUOTA: refusal(403, "forbidden", "Quota exceeded for cores: Requested 1, but already used 2 of 2"),
+}
 
 
 class TestOpenstackCloud(CloudConformance):
+    title = "openstack"
+    driver = OpenstackCloud
+
     @pytest.fixture(autouse=True)
     def _project(self, project: Project) -> None:
         self.project = project
@@ -21,9 +36,10 @@ class TestOpenstackCloud(CloudConformance):
     @asynccontextmanager
     async def bench(self) -> AsyncIterator[CloudBench]:
         made: list[OpenstackCloud] = []
+        proxy = FaultProxy(self.project.compute, name=nova_call)
 
         def again() -> OpenstackCloud:
-            made.append(self.project.cloud())
+            made.append(self.project.cloud(endpoint=proxy.url))
             return made[-1]
 
         async def add_foreign() -> MachineId:
@@ -32,8 +48,12 @@ class TestOpenstackCloud(CloudConformance):
         async def break_machine(machine: MachineId) -> None:
             await asyncio.to_thread(self.project.stop, machine)
 
-        try:
-            yield CloudBench(again(), again, add_foreign, break_machine, image=IMAGE, many=7, patience=60.0)
-        finally:
-            for each in made:
-                await each.close()
+        async with proxy:
+            faults = HttpBoundary(proxy, STEPS, REFUSALS)
+            try:
+                yield CloudBench(
+                    again(), again, add_foreign, break_machine, image=IMAGE, many=7, patience=60.0, faults=faults
+                )
+            finally:
+                for each in made:
+                    await each.close()

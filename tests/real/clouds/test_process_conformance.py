@@ -13,6 +13,7 @@ from gridtide.clouds.process import ProcessCloud
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.model.ids import GroupName, MachineId, WorkerId
 from gridtide.testing.clouds import CloudBench, CloudConformance
+from tests.real.clouds.local_boundary import LocalBoundary
 from tests.real.clouds.machines import (
     SHAPES,
     TREE,
@@ -27,6 +28,9 @@ from tests.real.clouds.machines import (
 
 
 class TestProcessCloud(CloudConformance):
+    title = "process"
+    driver = ProcessCloud
+
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
         self.directory = tmp_path / "machines"
@@ -46,14 +50,19 @@ class TestProcessCloud(CloudConformance):
         def again() -> ProcessCloud:
             return make_cloud(self.directory)
 
+        faults = LocalBoundary(self.directory)
         try:
-            yield CloudBench(cloud, again, add_foreign, break_machine, many=60, wait=asyncio.sleep)
+            yield CloudBench(cloud, again, add_foreign, break_machine, many=60, wait=asyncio.sleep, faults=faults)
         finally:
+            await faults.end()
             for each in (cloud, neighbour):
                 await each.terminate([machine.id for machine in await each.machines() if machine.worker is not None])
 
 
 class TestProcessCloudWithATree(CloudConformance):
+    title = "process, tree"
+    driver = ProcessCloud
+
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
         self.directory = tmp_path / "machines"
@@ -75,8 +84,10 @@ class TestProcessCloudWithATree(CloudConformance):
         def again() -> ProcessCloud:
             return make_tree_cloud(self.directory)
 
+        faults = LocalBoundary(self.directory)
         try:
-            yield CloudBench(cloud, again, add_foreign, break_machine, image=TREE, many=30, wait=asyncio.sleep)
+            yield CloudBench(cloud, again, add_foreign, break_machine, image=TREE, many=30, faults=faults)
         finally:
+            await faults.end()
             for each in (cloud, neighbour):
                 await each.terminate([machine.id for machine in await each.machines() if machine.worker is not None])

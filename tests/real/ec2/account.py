@@ -142,10 +142,10 @@ def request(worker: str, user_data: bytes = b"#cloud-config\n", shape: str = "m5
     return LaunchRequest(WorkerId(worker), GroupName("grid"), ShapeName(shape), None, IMAGE, user_data)
 
 
-def refusal(code: str, status: int = 400, message: str = "no") -> Answer:
+def refusal(code: str, status: int = 400, message: str = "no", **headers: str) -> Answer:
     """How EC2 words one."""
     text = f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors></Response>"
-    return Answer(status, text.encode(), {"content-type": "text/xml"})
+    return Answer(status, text.encode(), {"content-type": "text/xml", **headers})
 
 
 def with_types(**more: object) -> Ec2Settings:

@@ -1,6 +1,5 @@
 """The QEMU cloud, with real machines, passes the suite for cloud drivers."""
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -15,6 +14,7 @@ from gridtide.clouds.qemu import QemuCloud
 from gridtide.model.ids import CloudName, GroupName, MachineId, ShapeName, WorkerId
 from gridtide.model.resources import Resources, Shape
 from gridtide.testing.clouds import CloudBench, CloudConformance
+from tests.real.clouds.local_boundary import LocalBoundary
 from tests.real.clouds.machines import eventually, has_ended
 from tests.real.qemu.images import image_store
 
@@ -28,6 +28,9 @@ def make_cloud(directory: Path, site: str = SITE) -> QemuCloud:
 
 
 class TestQemuCloud(CloudConformance):
+    title = "qemu"
+    driver = QemuCloud
+
     @pytest.fixture(autouse=True)
     def _directory(self, tmp_path: Path) -> None:
         self.directory = tmp_path / "machines"
@@ -49,8 +52,10 @@ class TestQemuCloud(CloudConformance):
         def again() -> QemuCloud:
             return make_cloud(self.directory)
 
+        faults = LocalBoundary(self.directory)
         try:
-            yield CloudBench(cloud, again, add_foreign, break_machine, image="blank", many=12, wait=asyncio.sleep)
+            yield CloudBench(cloud, again, add_foreign, break_machine, image="blank", many=12, faults=faults)
         finally:
+            await faults.end()
             for each in (cloud, neighbour):
                 await each.terminate([machine.id for machine in await each.machines() if machine.worker is not None])

@@ -16,6 +16,7 @@ from gridtide.model.machines import MachineState, Quota
 from gridtide.sim.cloud import Billing, BootTime, CloudModel, Outages, RateLimit, Reclaim, SimulatedCloud
 from gridtide.testing.clocks import ManualClock
 from gridtide.testing.clouds import CloudBench, CloudConformance
+from tests.unit.clouds.fake_boundary import FakeBoundary
 
 MODEL = CloudModel((SMALL, LARGE))
 
@@ -31,6 +32,7 @@ def request(worker: str) -> LaunchRequest:
 
 class SimulatedConformance(CloudConformance):
     model = MODEL
+    driver = SimulatedCloud
 
     @asynccontextmanager
     async def bench(self) -> AsyncIterator[CloudBench]:
@@ -46,14 +48,16 @@ class SimulatedConformance(CloudConformance):
         async def break_machine(machine: MachineId) -> None:
             cloud.break_machine(machine)
 
-        yield CloudBench(cloud, lambda: cloud, add_foreign, break_machine, wait=wait)
+        faults = FakeBoundary(cloud, cloud.list_lag)
+        yield CloudBench(cloud, lambda: cloud, add_foreign, break_machine, wait=wait, faults=faults, give_up=0.02)
 
 
 class TestPlainCloud(SimulatedConformance):
-    pass
+    title = "simulated"
 
 
 class TestSlowCloud(SimulatedConformance):
+    title = "simulated, slow"
     model = replace(MODEL, list_lag=20.0, end_time=15.0, boot=BootTime(60.0, 0.5))
 
 
