@@ -105,7 +105,7 @@ class LiveSite:
         if wait:
             self.wait_for_service()
 
-    def wait_for_service(self, *, timeout: float = 30.0) -> None:
+    def wait_for_service(self, *, timeout: float = 120.0) -> None:
         """Until it answers."""
         self.wait_until(self._answers, timeout=timeout, what="the service to answer")
 
@@ -146,7 +146,7 @@ class LiveSite:
             return 0
         process, self._process = self._process, None
         process.send_signal(number)
-        return process.wait(timeout=30)
+        return process.wait(timeout=120)
 
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
@@ -199,7 +199,7 @@ class LiveSite:
         """Jobs of a submission by state."""
         return dict(self.get(f"/v1/submissions/{submission}")["jobs"])
 
-    def wait_for_jobs(self, submission: int, *, timeout: float = 60.0) -> dict[str, int]:
+    def wait_for_jobs(self, submission: int, *, timeout: float = 180.0) -> dict[str, int]:
         """Wait until no job of the submission waits or runs; the counts then."""
         counts: dict[str, int] = {}
 
@@ -211,7 +211,7 @@ class LiveSite:
         self.wait_until(ended, timeout=timeout, what=f"the jobs of submission {submission} to end")
         return counts
 
-    def wait_for_no_workers(self, *, timeout: float = 60.0) -> None:
+    def wait_for_no_workers(self, *, timeout: float = 180.0) -> None:
         """Wait until every worker is gone."""
         self.wait_until(lambda: not self.get("/v1/workers")["workers"], timeout=timeout, what="the workers to go")
 

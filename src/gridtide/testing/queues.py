@@ -62,7 +62,7 @@ class QueueBench:
     """Let the node take what it may take (for queues whose nodes ask; others do nothing)."""
     wait: Callable[[float], Awaitable[None]] = asyncio.sleep
     patience: float = 30.0
-    """Seconds within which an order has taken effect."""
+    """Seconds within which an order has taken effect. Looked for longer than that: machines that run tests are slow."""
 
     async def start(self, name: str, *, single_use: bool = False) -> Worker:
         """Join and become a node."""
@@ -81,7 +81,7 @@ class QueueBench:
     async def until(self, of: Worker, *states: NodeState) -> Node:
         """The worker's node, once it is in one of the states; AssertionError when that does not come."""
         node = await self.node(of)
-        for _ in range(60):
+        for _ in range(10 * 60):
             if node is not None and node.state in states:
                 return node
             await self.wait(self.patience / 60)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.agent.service_double import Json, ServiceDouble
+from tests.real.agent.service_double import PATIENCE, Json, ServiceDouble
 
 AGENT = Path(__file__).parents[3] / "src" / "gridtide" / "agent" / "agent.py"
 
@@ -81,7 +81,7 @@ class Machine:
             except ProcessLookupError:
                 continue
         for process in self._processes:
-            process.wait(5)
+            process.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -117,13 +117,24 @@ def machine(service: ServiceDouble, machine_at: MachineMaker) -> Machine:
     return machine_at(service.start())
 
 
+POLL = 20.0
+"""Seconds of the agent's long poll: what takes half of it has not waited for its end."""
+
+
+def fall_silent(service: ServiceDouble, *, lease: float) -> None:
+    """The service goes away. Only just before is its workers' lease so short: till then a slow machine loses none."""
+    service.lease, seen = lease, len(service.signs)
+    service.wait(lambda: len(service.signs) > seen + 1)
+    service.stop()
+
+
 def as_map(value: Json) -> Mapping[str, Json]:
     """For mypy: an object and nothing else."""
     assert isinstance(value, dict)
     return value
 
 
-def soon(condition: Callable[[], object], seconds: float = 5.0) -> None:
+def soon(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """AssertionError when it does not come true in time."""
     until = time.monotonic() + seconds
     while not condition():

@@ -19,6 +19,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
+PATIENCE = 60.0
+"""Seconds for anything to come true, on the slowest machine: what comes true ends a wait at once."""
+
 
 class FaultKind(StrEnum):
     """What goes wrong with one request."""
@@ -117,12 +120,12 @@ class ServiceDouble:
         """The next requests to this path go wrong."""
         self.faults.append(Fault(path, kind, times))
 
-    def wait(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    def wait(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
         """AssertionError when it does not come true in time."""
         with self.changed:
             assert self.changed.wait_for(lambda: bool(condition()), seconds), "it did not happen in time"
 
-    def end_of(self, job: str, seconds: float = 10.0) -> dict[str, Json]:
+    def end_of(self, job: str, seconds: float = PATIENCE) -> dict[str, Json]:
         """The report of the job's end."""
         self.wait(lambda: self.jobs[job].finished, seconds)
         found = self.jobs[job].finished

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.agent.conftest import Machine, as_map, soon
+from tests.real.agent.conftest import POLL, Machine, as_map, soon
 from tests.real.agent.service_double import FaultKind, Json, ServiceDouble
 
 
@@ -33,14 +33,11 @@ def test_a_chain_of_jobs_costs_one_round_trip_each(service: ServiceDouble, machi
     for number in range(50):
         service.add(f"1.{number}", "/bin/echo", str(number))
     machine.start()
-    service.end_of("1.0")
-    started = time.monotonic()
-    service.end_of("1.49", 20)
-    spent = (time.monotonic() - started) / 49
+    service.end_of("1.49")
     assert [service.jobs[f"1.{number}"].logs["stdout"] for number in range(50)] == [b"%d\n" % n for n in range(50)]
+    assert service.count("/finished") == 50
     assert service.count("/v1/pilot/request") <= 3
-    # The product's figure with three agents is 50 ms; one alone needs about 15 on a machine with nothing else to do.
-    assert spent < 0.1
+    assert service.count("/v1/pilot/") <= 53, "the report of an end brings the next job, and output rides in it"
 
 
 def test_the_environment_is_the_jobs_own(service: ServiceDouble, machine: Machine) -> None:
@@ -159,7 +156,7 @@ def test_how_a_job_ended_is_told(
 def test_output_is_streamed_while_the_job_runs(service: ServiceDouble, machine: Machine) -> None:
     job = service.add("1.0", "/bin/sh", "-c", "echo first; echo oops >&2; sleep 2; echo last")
     machine.start()
-    service.wait(lambda: job.logs["stdout"] == b"first\n" and job.logs["stderr"] == b"oops\n", 3)
+    service.wait(lambda: job.logs["stdout"] == b"first\n" and job.logs["stderr"] == b"oops\n")
     assert job.finished is None
     service.end_of("1.0")
     assert job.logs["stdout"] == b"first\nlast\n"
@@ -182,10 +179,12 @@ def test_a_full_log_ends_the_stream_and_not_the_job(service: ServiceDouble, mach
 
 
 def test_output_that_the_service_lost_is_sent_again(service: ServiceDouble, machine: Machine) -> None:
-    job = service.add("1.0", "/bin/sh", "-c", "echo first; sleep 1.5; echo last")
+    go = machine.directory / "go"
+    job = service.add("1.0", "/bin/sh", "-c", f"echo first; until test -e {go}; do sleep 0.1; done; echo last")
     machine.start()
-    service.wait(lambda: job.logs["stdout"] == b"first\n", 3)
+    service.wait(lambda: job.logs["stdout"] == b"first\n")
     job.logs["stdout"] = b""
+    go.touch()
     assert service.end_of("1.0")["cause"] == "exited"
     assert job.logs["stdout"] == b"first\nlast\n"
 
@@ -195,18 +194,18 @@ def test_one_result_that_cannot_be_delivered_holds_up_no_other(service: ServiceD
     service.add("1.1", "/bin/true")
     service.fault("1.0/outputs", FaultKind.BUSY, 100)
     machine.start()
-    assert service.end_of("1.1", 3)["cause"] == "exited"
+    assert service.end_of("1.1")["cause"] == "exited"
     assert service.jobs["1.0"].finished is None
 
 
 def test_wall_time_ends_a_job_gently_first(service: ServiceDouble, machine: Machine) -> None:
     job = service.add(
-        "1.0", "/bin/sh", "-c", "trap 'echo tidy; exit 7' TERM; while :; do sleep 0.05; done", walltime=0.3
+        "1.0", "/bin/sh", "-c", "trap 'echo tidy; exit 7' TERM; while :; do sleep 0.05; done", walltime=1.0
     )
-    machine.start()
+    machine.start(grace=60.0)
     end = service.end_of("1.0")
     assert (end["cause"], end["exit_code"]) == ("walltime", 7)
-    assert 0.3 <= float(str(end["wall_seconds"])) < 2
+    assert 1.0 <= float(str(end["wall_seconds"])) < 50, "it was not killed after its grace"
     assert job.logs["stdout"] == b"tidy\n"
 
 
@@ -291,7 +290,7 @@ def test_a_big_job_gets_its_room_when_a_small_one_ends(service: ServiceDouble, m
     soon(lambda: service.count("/request") == 2)
     service.add("1.1", "/bin/true", cores=2)
     service.end_of("1.0")
-    end = service.end_of("1.1", 2)
+    end = service.end_of("1.1", POLL / 2)
     assert end["cause"] == "exited", "it did not wait for the end of the long poll"
 
 
@@ -302,7 +301,7 @@ def test_an_idle_agent_starts_a_job_at_once(service: ServiceDouble, machine: Mac
     added = time.monotonic()
     job = service.add("1.0", "/bin/true")
     service.end_of("1.0")
-    assert job.finished_at - added < 0.3
+    assert job.finished_at - added < POLL / 2, "it was given in answer to the long poll"
     assert service.count("/request") == 1
 
 

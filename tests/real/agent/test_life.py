@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.real.agent.conftest import Machine, MachineMaker, as_map, soon
+from tests.real.agent.conftest import PATIENCE, POLL, Machine, MachineMaker, as_map, fall_silent, soon
 from tests.real.agent.service_double import FaultKind, ServiceDouble
 
 # --- joining
@@ -68,7 +68,7 @@ def test_without_boot_times_the_join_tells_none_of_the_hosts(
 def test_a_refused_join_ends_the_agent(service: ServiceDouble, machine: Machine, status: int) -> None:
     service.refuse_join = status
     process = machine.start()
-    assert process.wait(5) == 1
+    assert process.wait(PATIENCE) == 1
     assert "nobody expects this machine" in machine.text()
     soon(lambda: not machine.processes())
 
@@ -106,7 +106,7 @@ def test_it_uses_whichever_address_answers(service: ServiceDouble, machine_at: M
 )
 def test_a_context_that_cannot_be_used_is_one_line(machine: Machine, changes: dict[str, object], words: str) -> None:
     process = machine.start(**changes)  # type: ignore[arg-type]  # broken on purpose
-    assert process.wait(5) in (1, 2)
+    assert process.wait(PATIENCE) in (1, 2)
     assert words in machine.text()
     assert machine.text().count("\n") == 1
 
@@ -114,7 +114,7 @@ def test_a_context_that_cannot_be_used_is_one_line(machine: Machine, changes: di
 def test_two_agents_do_not_share_a_directory(service: ServiceDouble, machine: Machine) -> None:
     machine.start()
     service.wait(lambda: service.signs)
-    assert machine.start().wait(5) == 2
+    assert machine.start().wait(PATIENCE) == 2
     assert "another agent works in" in machine.text()
 
 
@@ -183,7 +183,7 @@ def test_a_drained_agent_asks_no_more_finishes_and_waits_for_stop(service: Servi
     assert service.jobs["1.1"].number == ""
     assert process.poll() is None
     service.order = "stop"
-    assert process.wait(5) == 0
+    assert process.wait(PATIENCE) == 0
     assert service.done == ["ordered to stop"]
 
 
@@ -202,7 +202,7 @@ def test_stop_lets_a_running_job_finish(service: ServiceDouble, machine: Machine
     service.wait(lambda: service.signs and service.signs[-1]["running"])
     service.order = "stop"
     assert service.end_of("1.0")["cause"] == "exited"
-    assert process.wait(5) == 0
+    assert process.wait(PATIENCE) == 0
     assert service.done == ["ordered to stop"]
 
 
@@ -211,21 +211,24 @@ def test_a_single_use_worker_takes_one_job_and_leaves(service: ServiceDouble, ma
     service.add("1.0", "/bin/true")
     service.add("1.1", "/bin/true")
     process = machine.start()
-    assert process.wait(5) == 0
+    assert process.wait(PATIENCE) == 0
     assert service.jobs["1.0"].finished
     assert service.jobs["1.1"].number == ""
     assert service.done == ["its one job was taken"]
 
 
 def test_sigterm_finishes_what_runs_and_leaves(service: ServiceDouble, machine: Machine) -> None:
-    service.add("1.0", "/bin/sleep", "0.8")
+    go = machine.directory / "go"
+    service.add("1.0", "/bin/sh", "-c", f"until test -e {go}; do sleep 0.1; done")
     service.add("1.1", "/bin/true")
     process = machine.start()
     service.wait(lambda: service.signs and service.signs[-1]["running"])
     process.terminate()
     time.sleep(0.2)
     process.terminate()
-    assert process.wait(5) == 0
+    service.wait(lambda: service.signs[-1]["draining"])
+    go.touch()
+    assert process.wait(PATIENCE) == 0
     assert service.end_of("1.0")["cause"] == "exited"
     assert service.jobs["1.1"].number == ""
     assert service.done == ["told by SIGTERM"]
@@ -237,7 +240,7 @@ def test_sigterm_of_an_idle_agent_does_not_wait_for_its_long_poll(service: Servi
     process = machine.start()
     soon(lambda: service.count("/request"))
     process.terminate()
-    assert process.wait(3) == 0
+    assert process.wait(POLL / 2) == 0
     assert service.count("/request") == 2, "it asked once more, whether a job had been given to it meanwhile"
     assert len(set(service.numbers)) == 1
 
@@ -250,14 +253,14 @@ def test_it_powers_the_machine_off(service: ServiceDouble, machine: Machine, mon
         (programs / name).chmod(0o700)
     monkeypatch.setenv("PATH", str(programs))
     service.order = "stop"
-    assert machine.start(shutdown="poweroff").wait(5) == 0
+    assert machine.start(shutdown="poweroff").wait(PATIENCE) == 0
     assert (machine.directory / "off").read_text() == "systemctl poweroff\npoweroff -f\n"
 
 
 def test_heartbeats_go_on_during_the_long_poll(service: ServiceDouble, machine: Machine) -> None:
     service.heartbeat = 0.1
     machine.start()
-    service.wait(lambda: len(service.signs) >= 10, 3)
+    service.wait(lambda: len(service.signs) >= 10)
     assert service.count("/request") == 1
     assert set(service.signs[0]) == {"load", "running", "draining"}
 
@@ -266,44 +269,48 @@ def test_heartbeats_go_on_during_the_long_poll(service: ServiceDouble, machine: 
 
 
 def test_a_result_outlives_a_service_that_is_down(service: ServiceDouble, machine: Machine) -> None:
-    service.lease = 0.5
-    job = service.add("1.0", "/bin/sh", "-c", "sleep 0.5; echo x | tee out", outputs=["out"])
+    go = machine.directory / "go"
+    script = f"until test -e {go}; do sleep 0.1; done; echo x | tee out"
+    job = service.add("1.0", "/bin/sh", "-c", script, outputs=["out"])
     process = machine.start()
     service.wait(lambda: service.signs and service.signs[-1]["running"])
-    service.stop()
+    fall_silent(service, lease=0.5)
     soon(lambda: "no contact with the service for 0.5 s" in machine.text())
+    go.touch()
     soon(lambda: "exited with 0" in machine.text())
     time.sleep(0.5)
     assert process.poll() is None, "it keeps its result until it is delivered"
     service.start()
-    assert service.end_of("1.0", 20)["cause"] == "exited"
+    assert service.end_of("1.0")["cause"] == "exited"
     assert job.outputs == {"out": b"x\n"}
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE) == 0
     assert service.done == ["no contact with the service for 0.5 s"]
 
 
 def test_a_short_silence_changes_nothing(service: ServiceDouble, machine: Machine) -> None:
-    job = service.add("1.0", "/bin/sh", "-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.2; done")
+    go = machine.directory / "go"
+    script = f"until test -e {go}; do sleep 0.1; done; for i in 1 2 3 4 5 6; do echo $i; sleep 0.1; done"
+    job = service.add("1.0", "/bin/sh", "-c", script)
     service.add("1.1", "/bin/true")
     machine.start()
     service.wait(lambda: service.signs and service.signs[-1]["running"])
     service.stop()
+    go.touch()
     time.sleep(0.5)
     service.start()
-    assert service.end_of("1.0", 15)["cause"] == "exited"
+    assert service.end_of("1.0")["cause"] == "exited"
     assert job.logs["stdout"] == b"1\n2\n3\n4\n5\n6\n"
-    assert service.end_of("1.1", 15)["cause"] == "exited"
+    assert service.end_of("1.1")["cause"] == "exited"
     assert "draining" not in machine.text()
 
 
 def test_an_idle_agent_leaves_when_its_lease_ends(service: ServiceDouble, machine: Machine) -> None:
-    service.lease = 0.5
     machine.start()
     service.wait(lambda: service.signs)
-    service.stop()
+    fall_silent(service, lease=0.5)
     soon(lambda: "draining, then leaving: no contact" in machine.text())
     service.start()
-    service.wait(lambda: service.done, 20)
+    service.wait(lambda: service.done)
 
 
 def test_retry_after_is_honoured(service: ServiceDouble, machine: Machine) -> None:
@@ -320,21 +327,25 @@ def test_retry_after_is_honoured(service: ServiceDouble, machine: Machine) -> No
 
 def test_a_killed_agent_that_is_started_again_finds_its_jobs(service: ServiceDouble, machine: Machine) -> None:
     resources: dict[str, object] = {"cores": 3, "memory": 4096, "disk": 4096, "gpus": 0}
-    ended = service.add("1.0", "/bin/sh", "-c", "sleep 0.4; echo a; echo ran >> $0", str(machine.directory / "ran"))
-    running = service.add("1.1", "/bin/sh", "-c", "sleep 2; echo b; echo ran >> $0", str(machine.directory / "ran"))
+    first, second, ran = (machine.directory / name for name in ("first", "second", "ran"))
+    script = "until test -e {go}; do sleep 0.1; done; echo {word}; echo ran >> {ran}"
+    ended = service.add("1.0", "/bin/sh", "-c", script.format(go=first, word="a", ran=ran))
+    running = service.add("1.1", "/bin/sh", "-c", script.format(go=second, word="b", ran=ran))
     cancelled = service.add("1.2", "/bin/sleep", "60")
     process = machine.start(resources=resources)  # type: ignore[arg-type]
     service.wait(lambda: service.signs and len(str(service.signs[-1]["running"]).split("job")) == 4)
     process.kill()
     process.wait()
-    time.sleep(0.6)
+    first.touch()
+    soon(ran.exists)
     cancelled.cancelled = True
     machine.start()
     assert service.end_of("1.0")["cause"] == "exited"
     assert service.end_of("1.2")["cause"] == "cancelled"
+    second.touch()
     assert service.end_of("1.1")["cause"] == "exited"
     assert (ended.logs["stdout"], running.logs["stdout"]) == (b"a\n", b"b\n")
-    assert (machine.directory / "ran").read_text() == "ran\nran\n", "each ran once"
+    assert ran.read_text() == "ran\nran\n", "each ran once"
     assert len(service.join_bodies) == 1
     service.add("1.3", "/bin/true")
     assert service.end_of("1.3")["cause"] == "exited"
@@ -350,7 +361,7 @@ def test_a_chain_survives_kills_at_any_moment(service: ServiceDouble, machine: M
         process.kill()
         process.wait()
     machine.start()
-    service.end_of("1.39", 15)
+    service.end_of("1.39")
     assert sorted(ran.read_text().split()) == sorted(f"1.{number}" for number in range(40)), "each ran exactly once"
     assert all(state.finished and state.finished["cause"] == "exited" for state in service.jobs.values())
 
@@ -361,7 +372,7 @@ def test_a_job_whose_runner_was_killed_is_left_to_the_service(service: ServiceDo
     service.wait(lambda: service.signs and service.signs[-1]["running"])
     soon(lambda: (machine.directory / "jobs" / "1.0-1" / "runner.json").exists())
     os.kill(json.loads((machine.directory / "jobs" / "1.0-1" / "runner.json").read_text())["pid"], signal.SIGKILL)
-    assert process.wait(5) == 0
+    assert process.wait(PATIENCE) == 0
     assert service.jobs["1.0"].finished is None
     assert service.done == ["a job was lost here, this machine is not to be trusted"]
     soon(lambda: not machine.processes())
@@ -405,6 +416,6 @@ def test_it_runs_on_other_pythons(
     assert job.outputs == {"out": b"x\n"}
     assert service.end_of("1.1")["cause"] == "walltime"
     process.terminate()
-    assert process.wait(5) == 0
+    assert process.wait(PATIENCE) == 0
     assert "Traceback" not in machine.text()
     assert "Warning" not in machine.text()

@@ -114,7 +114,7 @@ async def listed(cloud: ProcessCloud) -> dict[MachineId, Machine]:
     return {machine.id: machine for machine in await cloud.machines()}
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for what another process does. AssertionError when it does not come."""
     for _ in range(int(seconds / 0.01)):
         if condition():

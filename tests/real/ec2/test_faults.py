@@ -47,7 +47,7 @@ async def proxy(account: Account) -> AsyncIterator[FaultProxy]:
 
 @pytest.fixture
 async def cloud(account: Account, proxy: FaultProxy) -> AsyncIterator[Ec2Cloud]:
-    made = account.cloud(endpoint=proxy.url, timeout=0.6)
+    made = account.cloud(endpoint=proxy.url, timeout=1.5)
     yield made
     await made.close()
 
@@ -109,9 +109,9 @@ async def test_a_terminate_is_got_through(
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver's patience of a minute, in two seconds."""
-    monkeypatch.setattr("gridtide.clouds.ec2.LAUNCH_PATIENCE", 2.0)
-    monkeypatch.setattr("gridtide.clouds.ec2.READ_PATIENCE", 2.0)
+    """The driver's patience of a minute, in four seconds."""
+    monkeypatch.setattr("gridtide.clouds.ec2.LAUNCH_PATIENCE", 4.0)
+    monkeypatch.setattr("gridtide.clouds.ec2.READ_PATIENCE", 4.0)
 
 
 @pytest.mark.usefixtures("hasty")
@@ -245,7 +245,7 @@ async def test_no_more_calls_than_the_rate_allows(account: Account, proxy: Fault
 @pytest.mark.usefixtures("hasty")
 async def test_who_would_wait_too_long_is_throttled_without_a_call(account: Account, proxy: FaultProxy) -> None:
     slow = with_types(rates=Rates(Rate(2, 0.1), SETTINGS.rates.terminate, SETTINGS.rates.read))
-    cloud = account.cloud(slow, endpoint=proxy.url, timeout=0.6)
+    cloud = account.cloud(slow, endpoint=proxy.url, timeout=1.5)
     answers = await cloud.launch([request(f"grid-{each}") for each in range(5)])
     throttled = [answer for answer in answers.values() if isinstance(answer, Throttled)]
     assert (len(throttled), proxy.calls["RunInstances"]) == (3, 2)
@@ -255,11 +255,11 @@ async def test_who_would_wait_too_long_is_throttled_without_a_call(account: Acco
 
 async def test_a_cloud_that_hangs_holds_up_no_other(account: Account, proxy: FaultProxy) -> None:
     proxy.add(HttpFault.HANG)
-    hanging = account.cloud(endpoint=proxy.url, timeout=5.0)
+    hanging = account.cloud(endpoint=proxy.url, timeout=15.0)
     calls = [asyncio.create_task(hanging.machines()) for _ in range(50)]
     await asyncio.sleep(0.1)
     healthy = account.cloud()
-    async with asyncio.timeout(4.0):
+    async with asyncio.timeout(14.0):
         assert isinstance(await launch_one(healthy), str)
         assert [each.state for each in await healthy.machines()] == [MachineState.RUNNING]
     for call in calls:

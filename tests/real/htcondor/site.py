@@ -234,7 +234,7 @@ policy = {{ type = "queue", idle_for = "{idle_for}" }}
     with LiveSite(directory, text) as site:
         one = PoolSite(pool, site)
         # A collector that was just started is not believed for a while: a real pool's has been there for long.
-        one.wait(one.is_seen, timeout=60, what="the pool's first answer")
+        one.wait(one.is_seen, timeout=120, what="the pool's first answer")
         yield one
         if not closes:
             return

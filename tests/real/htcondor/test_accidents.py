@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -65,7 +65,7 @@ async def test_a_hung_schedd_fails_demand_by_name_and_nothing_else(pool: Pool, s
         began = time.monotonic()
         with pytest.raises(QueueError, match=r"second@pool\.test"):
             await queue_rows(pool, site)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15, "HTCondor alone would wait for 20 s"
         assert await site.node("conform-one") is not None
         assert await site.queue.drain({one: WHY}) == {one: None}
         node = await site.until("conform-one", lambda node: node.state is NodeState.DRAINING)
@@ -77,9 +77,18 @@ async def test_a_hung_schedd_fails_demand_by_name_and_nothing_else(pool: Pool, s
     await site.until("conform-one", lambda node: node.state is NodeState.DRAINED, 30)
 
 
-async def queue_rows(pool: Pool, site: Site) -> None:
+async def until(holds: Callable[[], bool]) -> None:
+    """AssertionError when it does not come true."""
+    for _ in range(600):
+        if holds():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("it does not come true")
+
+
+async def queue_rows(pool: Pool, site: Site, *, deadline: float = 2.0) -> None:
     """Demand, by a driver that has nothing in store."""
-    queue = queue_of(pool, site.home / "fresh", deadline=2.0)
+    queue = queue_of(pool, site.home / "fresh", deadline=deadline)
     try:
         await queue.demand([offer(SHAPE)])
     finally:
@@ -90,13 +99,12 @@ async def test_a_call_that_is_cancelled_leaves_nothing_behind(pool: Pool, site: 
     await site.rows()
     pool.schedd_signal("first", signal.SIGSTOP)
     try:
-        task = asyncio.create_task(queue_rows(pool, site))
-        await asyncio.sleep(1.0)
-        asked = children_of(os.getpid())
+        before = len(children_of(os.getpid()))
+        task = asyncio.create_task(queue_rows(pool, site, deadline=60.0))
+        await until(lambda: len(children_of(os.getpid())) > before)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await asyncio.sleep(0.3)
-        assert len(children_of(os.getpid())) < len(asked)
+        await until(lambda: len(children_of(os.getpid())) <= before)
     finally:
         pool.schedd_signal("first", signal.SIGCONT)
 

@@ -38,12 +38,12 @@ def test_the_page_makes_a_pool_elastic(tmp_path: Path) -> None:
             checked = gridtide("check", str(site.file))
             assert checked.returncode == 0, checked.stdout
             assert "queue pool" in checked.stdout
-            one.wait(one.is_seen, timeout=60, what="the pool's first answer")
+            one.wait(one.is_seen, timeout=120, what="the pool's first answer")
             pool.sleep(1, 2, 'requirements = HasCVMFS && Site == "torino"')
-            one.finish(timeout=60)
+            one.finish(timeout=120)
             site.wait_for_no_workers()
             pool.sleep(1, 1, 'requirements = HasCVMFS && Site == "nowhere"')
-            one.wait(lambda: "nowhere" in gridtide("explain", "grid", site=site).stdout, timeout=30, what="the reason")
+            one.wait(lambda: "nowhere" in gridtide("explain", "grid", site=site).stdout, timeout=120, what="the reason")
             assert one.workers() == 0
             assert "nowhere" in gridtide("status", site=site).stdout
             pool.remove_all_jobs()
@@ -83,7 +83,7 @@ def gridtide(*arguments: str, site: LiveSite | None = None) -> subprocess.Comple
         [sys.executable, "-m", "gridtide.cli.main", *arguments, *where],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
     )

@@ -37,7 +37,7 @@ def qemu_processes(site: LiveSite) -> list[int]:
 def start_one(site: LiveSite, script: str) -> tuple[int, str]:
     """Submit a job; its submission and its worker once it runs."""
     submission = site.submit(shell(script))
-    site.wait_until(lambda: running(site, submission), timeout=60, what="the job to run")
+    site.wait_until(lambda: running(site, submission), timeout=120, what="the job to run")
     return submission, str(workers(site)[0]["id"])
 
 
@@ -108,11 +108,11 @@ def test_a_killed_qemu_is_told_and_its_job_runs_elsewhere(tmp_path: Path) -> Non
         submission, worker = start_one(site, "sleep 3; hostname")
         for process in qemu_processes(site):
             os.kill(process, signal.SIGKILL)
-        assert finish(site, submission, timeout=90) == {"done": 1}
+        assert finish(site, submission, timeout=180) == {"done": 1}
         assert log_of(site, submission).strip() != worker
         site.wait_until(
             lambda: "its process has ended" in json.dumps(site.get(f"/v1/explain/{worker}")),
-            timeout=60,
+            timeout=120,
             what="the reason",
         )
         site.wait_for_no_workers()
@@ -132,7 +132,7 @@ def test_a_damaged_image_boots_nothing(tmp_path: Path) -> None:
         def told() -> bool:
             return "image thin is damaged: disk.qcow2" in json.dumps(site.get("/v1/explain/workers"))
 
-        site.wait_until(told, timeout=30, what="the reason")
+        site.wait_until(told, timeout=120, what="the reason")
         assert states(site, submission) == {"waiting": 1}
         assert qemu_processes(site) == []
 
@@ -141,21 +141,21 @@ def test_a_guest_that_never_boots_is_given_up_and_ended(tmp_path: Path) -> None:
     with virtual_site(tmp_path, image="blank", maximum=1, group='join_deadline = "3 s"') as site:
         site.submit(shell("true"))
         site.wait_until(
-            lambda: "never-joined" in json.dumps(site.get("/v1/events", limit=1000)), timeout=30, what="the reason"
+            lambda: "never-joined" in json.dumps(site.get("/v1/events", limit=1000)), timeout=120, what="the reason"
         )
-        site.wait_until(lambda: not qemu_processes(site) or len(qemu_processes(site)) == 1, timeout=30, what="its end")
+        site.wait_until(lambda: not qemu_processes(site) or len(qemu_processes(site)) == 1, timeout=120, what="its end")
 
 
 async def test_a_guest_without_network_finishes_its_job_and_delivers_it_later(site: LiveSite) -> None:
-    submission, worker = start_one(site, "sleep 3; echo alone")
+    submission, worker = start_one(site, "sleep 8; echo alone")
     home = machine_home(site, worker)
     async with monitor(home) as client:
         await execute(client, "set_link", {"name": "network", "up": False})
-    await asyncio.sleep(6)
+    await asyncio.sleep(12)  # the job ends meanwhile
     assert states(site, submission) == {"running": 1}, "silence is no evidence"
     async with monitor(home) as client:
         await execute(client, "set_link", {"name": "network", "up": True})
-    assert finish(site, submission, timeout=90) == {"done": 1}
+    assert finish(site, submission, timeout=180) == {"done": 1}
     assert log_of(site, submission) == "alone\n"
 
 

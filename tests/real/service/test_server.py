@@ -55,7 +55,7 @@ def client(site: Site, url: str, role: Role = Role.ADMIN, verify: ssl.SSLContext
     return httpx.AsyncClient(base_url=url, headers=headers, verify=verify, timeout=30, trust_env=False)
 
 
-async def raw(url: str, data: bytes, *, patience: float = 10.0) -> bytes:
+async def raw(url: str, data: bytes, *, patience: float = 60.0) -> bytes:
     """What comes back for these bytes until the other side closes."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -143,7 +143,7 @@ async def test_events_are_followed_and_a_follower_that_leaves_is_forgotten(site:
             await user.post("/v1/groups/grid/scale", json={"desired": 2})
             assert json.loads(await anext(lines))["number"] == 2
             assert site.app.state.service.following == 1
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while site.app.state.service.following:  # noqa: ASYNC110 - the server's own bookkeeping has no event
                 await asyncio.sleep(0.01)
 
@@ -214,7 +214,7 @@ async def test_two_hundred_long_polls_wait_at_once_and_each_gets_a_job(site: Sit
             asyncio.create_task(agents.post("/v1/pilot/request", json={"number": str(index), "free": FREE, "wait": 50}))
             for index in range(200)
         ]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while site.pilot.waiting < 200:  # noqa: ASYNC110 - counts what the server does
                 await asyncio.sleep(0.02)
         assert (await user.get("/v1/version")).status_code == 200, "others are served meanwhile"
@@ -234,7 +234,7 @@ async def test_an_agent_that_goes_away_takes_no_job(site: Site) -> None:
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=0.5) as agent:
             with pytest.raises(httpx.ReadTimeout):
                 await agent.post("/v1/pilot/request", json={"number": "1", "free": FREE, "wait": 50})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while site.pilot.waiting:  # noqa: ASYNC110 - counts what the server does
                 await asyncio.sleep(0.01)
         await user.post("/v1/submissions", json={"description": "a 1"})
@@ -252,7 +252,7 @@ async def test_stopping_is_quick_while_polls_and_streams_are_open(site: Site) ->
             follow = asyncio.create_task(user.get(url + "/v1/jobs/1.0/log", params={"follow": "true"}))
             await site.pilot.polled.wait()
             started = time.monotonic()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 25, "it did not wait for the end of the poll"
         answer = await poll
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         assert (await follow).status_code == 200
@@ -283,10 +283,11 @@ async def test_huge_heads_get_431_and_rubbish_400(site: Site, monkeypatch: pytes
 
 
 async def test_connections_that_say_nothing_are_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = server_module.HEAD_PATIENCE
     monkeypatch.setattr(server_module, "HEAD_PATIENCE", 0.3)
     async with served(site) as url:
-        assert await raw(url, b"", patience=5) == b""
-        assert await raw(url, b"GET /v1/version HTTP/1.1\r\nhost: x\r\n", patience=5) == b""
+        assert await raw(url, b"", patience=usual / 2) == b""
+        assert await raw(url, b"GET /v1/version HTTP/1.1\r\nhost: x\r\n", patience=usual / 2) == b""
         async with client(site, url) as user:
             await user.get("/v1/version")
             await asyncio.sleep(0.6)

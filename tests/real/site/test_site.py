@@ -26,7 +26,7 @@ def test_jobs_bring_workers_and_their_end_takes_them_away(tmp_path: Path) -> Non
         for index in (0, 17, 29):
             assert site.client.get(f"/v1/jobs/{submission}.{index}/log").text == f"{index}\n"
         site.wait_for_no_workers()
-        site.wait_until(lambda: not site.processes(), timeout=10, what="the machines to end")
+        site.wait_until(lambda: not site.processes(), timeout=120, what="the machines to end")
         past = site.get("/v1/workers", past="true")["workers"]
         assert len(past) <= 3
         assert list((site.state / "clouds" / "local").glob("workers-*")) == []
@@ -40,20 +40,41 @@ def settled_processes(site: LiveSite) -> list[int]:
     return before
 
 
+class Gate:
+    """What jobs wait for, without a process of their own, until the test lets them go on."""
+
+    def __init__(self, directory: Path) -> None:
+        self._pipe = directory / "gate"
+        os.mkfifo(self._pipe)
+
+    def job(self, then: str) -> str:
+        """The description of a job that waits, and then runs this."""
+        return f'Executable = "/bin/sh"; Arguments = {{"-c", "read go < {self._pipe}; {then}"}};'
+
+    def open(self) -> None:
+        """For all that wait. Each opens the pipe by itself, so that it stays open for a while."""
+        handle = os.open(self._pipe, os.O_RDWR)
+        os.write(handle, b"go\n" * 8)
+        self._handle = handle  # closed with the process: a job that is late finds it open
+
+
 def test_sigterm_leaves_workers_and_jobs_alone(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
     with LiveSite(tmp_path, site_text(maximum=2)) as site:
-        submission = site.submit('Executable = "/bin/sh"; Arguments = {"-c", "sleep 4; echo survived"}; Array = 2;')
-        site.wait_until(lambda: site.counts(submission)["running"] == 2, timeout=30, what="both jobs to run")
+        submission = site.submit(f"{gate.job('echo survived')} Array = 2;")
+        site.wait_until(lambda: site.counts(submission)["running"] == 2, timeout=120, what="both jobs to run")
         before = settled_processes(site)
         assert site.stop() == 0
         assert set(before) <= set(site.processes())
         site.start()
+        gate.open()
         assert site.wait_for_jobs(submission)["done"] == 2
         jobs = site.get("/v1/jobs", submission=submission)["jobs"]
         assert [job["attempt"] for job in jobs] == [1, 1]
 
 
 def test_a_second_controller_waits_and_takes_over(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
     with LiveSite(tmp_path, site_text(maximum=2)) as site:
         url = str(site.client.base_url)
         second = subprocess.Popen(
@@ -66,11 +87,12 @@ def test_a_second_controller_waits_and_takes_over(tmp_path: Path) -> None:
             said = b""
             while b"waiting for the lease" not in said:
                 said += second.stderr.readline()
-            submission = site.submit('Executable = "/bin/sh"; Arguments = {"-c", "sleep 3"}; Array = 2;')
-            site.wait_until(lambda: site.counts(submission)["running"] == 2, timeout=30, what="both jobs to run")
+            submission = site.submit(f"{gate.job('exit 0')} Array = 2;")
+            site.wait_until(lambda: site.counts(submission)["running"] == 2, timeout=120, what="both jobs to run")
             token = site.client.headers["Authorization"]
             site.kill()
-            until = time.monotonic() + 60
+            gate.open()
+            until = time.monotonic() + 180
             counts: dict[str, int] = {}
             while counts.get("done") != 2 and time.monotonic() < until:
                 time.sleep(0.1)
@@ -82,32 +104,36 @@ def test_a_second_controller_waits_and_takes_over(tmp_path: Path) -> None:
             assert counts["done"] == 2
         finally:
             second.send_signal(signal.SIGTERM)
-            second.communicate(timeout=20)
+            second.communicate(timeout=120)
 
 
 def test_the_site_file_is_followed_and_a_bad_one_is_not(tmp_path: Path) -> None:
     text = site_text(maximum=1)
     with LiveSite(tmp_path, text) as site:
         submission = site.submit('Executable = "/bin/sleep"; Arguments = "60"; Array = 3;')
-        site.wait_until(lambda: site.counts(submission)["running"] == 1, timeout=30, what="the first job")
+        site.wait_until(lambda: site.counts(submission)["running"] == 1, timeout=120, what="the first job")
         site.file.write_text(text.replace("maximum = 1", "maximun = 3"))
         site.wait_until(
-            lambda: "the changed site file is not used" in site.log.read_text(), timeout=20, what="the refusal"
+            lambda: "the changed site file is not used" in site.log.read_text(), timeout=120, what="the refusal"
         )
         assert "maximum" in site.log.read_text()
         assert site.counts(submission)["running"] == 1
         site.file.write_text(text.replace("maximum = 1", "maximum = 3"))
-        site.wait_until(lambda: site.counts(submission)["running"] == 3, timeout=30, what="three workers")
+        site.wait_until(lambda: site.counts(submission)["running"] == 3, timeout=120, what="three workers")
         site.post("/v1/jobs/cancel", {"jobs": [], "submission": submission})
         site.wait_for_no_workers()
 
 
 def test_a_drained_worker_finishes_its_job_first(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
     with LiveSite(tmp_path, site_text(maximum=1, idle_for="1 h")) as site:
-        submission = site.submit('Executable = "/bin/sh"; Arguments = {"-c", "sleep 3; echo whole"};')
-        site.wait_until(lambda: site.counts(submission)["running"] == 1, timeout=30, what="the job to run")
+        submission = site.submit(gate.job("echo whole"))
+        site.wait_until(lambda: site.counts(submission)["running"] == 1, timeout=120, what="the job to run")
         worker = site.get("/v1/workers")["workers"][0]["id"]
         site.post("/v1/workers/drain", {"workers": [worker], "force": False})
+        time.sleep(1.0)
+        assert site.counts(submission)["running"] == 1
+        gate.open()
         assert site.wait_for_jobs(submission)["done"] == 1
         assert site.client.get(f"/v1/jobs/{submission}.0/log").text == "whole\n"
         site.wait_for_no_workers()
@@ -118,10 +144,10 @@ def test_a_lost_machine_s_job_runs_again(tmp_path: Path) -> None:
         flag = tmp_path / "first"
         script = f"test -e {flag} && echo second || (touch {flag}; sleep 60)"
         submission = site.submit(f'Executable = "/bin/sh"; Arguments = {{"-c", "{script}"}};')
-        site.wait_until(flag.exists, timeout=30, what="the first attempt")
+        site.wait_until(flag.exists, timeout=120, what="the first attempt")
         for process in site.processes():
             os.kill(process, signal.SIGKILL)
-        assert site.wait_for_jobs(submission, timeout=90)["done"] == 1
+        assert site.wait_for_jobs(submission, timeout=180)["done"] == 1
         job = site.get(f"/v1/jobs/{submission}.0")
         assert job["attempt"] == 2
         assert site.client.get(f"/v1/jobs/{submission}.0/log").text == "second\n"
@@ -156,11 +182,11 @@ def test_aliec2_scripts_spawn_live_and_end(tmp_path: Path) -> None:
         assert answer.status_code == 200
         worker = answer.text
         site.wait_until(
-            lambda: [w["state"] for w in site.get("/v1/workers")["workers"]] == ["joined"], timeout=20, what="its life"
+            lambda: [w["state"] for w in site.get("/v1/workers")["workers"]] == ["joined"], timeout=120, what="its life"
         )
         ran = site.state / "clouds" / "local" / worker / "agent.ran"
-        site.wait_until(ran.exists, timeout=10, what="its work")
-        site.wait_for_no_workers(timeout=30)
+        site.wait_until(ran.exists, timeout=120, what="its work")
+        site.wait_for_no_workers(timeout=120)
         assert not (site.state / "queues" / "requests" / worker).exists()
         assert site.client.get(f"/alive/{worker}").status_code == 404
 
@@ -173,7 +199,7 @@ def test_aliec2_refuses_more_than_the_maximum_and_is_off_by_default(tmp_path: Pa
     )
     with LiveSite(tmp_path / "on", text) as site:
         script = {"script": "#!/bin/sh\nexec sleep 30\n"}
-        site.wait_until(lambda: site.client.post("/spawn", data=script).is_success, timeout=10, what="the first")
+        site.wait_until(lambda: site.client.post("/spawn", data=script).is_success, timeout=120, what="the first")
         assert site.client.post("/spawn", data=script).status_code == 200
         refused = site.client.post("/spawn", data=script)
         assert refused.status_code == 409

@@ -117,7 +117,7 @@ policy = {{ type = "queue", idle_for = "{idle_for}" }}
 """
         with LiveSite(directory, text) as site:
             one = ClusterSite(cluster, site)
-            one.wait(one.is_ready, timeout=60, what="the cluster to know what could be launched")
+            one.wait(one.is_ready, timeout=120, what="the cluster to know what could be launched")
             yield one
             site.client.post("/v1/site/close")
             site.wait_for_no_workers(timeout=120)

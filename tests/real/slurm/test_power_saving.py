@@ -96,8 +96,8 @@ def run_one(cluster: Cluster, site: LiveSite) -> str:
         return cluster.room.run("scontrol", "show", "job", job)
 
     worker = resumed(site)
-    until(lambda: "JobState=COMPLETED" in told(), patience=90, why="the job does not end")
+    until(lambda: "JobState=COMPLETED" in told(), patience=180, why="the job does not end")
     assert "Restarts=0" in told()
-    until(lambda: not site.get("/v1/workers")["workers"], patience=60, why="the worker does not go")
+    until(lambda: not site.get("/v1/workers")["workers"], patience=120, why="the worker does not go")
     until(lambda: "DRAIN" not in cluster.room.run("sinfo", "-h", "-n", "cloud1", "-o", "%T").upper())
     return worker

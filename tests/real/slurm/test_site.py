@@ -43,11 +43,11 @@ def test_jobs_bring_machines_and_idle_machines_go(tmp_path: Path) -> None:
             until(lambda: "TEMPLATE-grid-small-1" in cluster.room.run("sinfo", "-h", "-N"), why="no template")
             number = cluster.submit("sleep 2; srun hostname", "-n1", "-c2", "-C", "grid&ssd", "--array=1-6")
             until(lambda: "RUNNING" in cluster.room.run("squeue", "-h", "-o", "%T"), why="no job runs")
-            until(lambda: not cluster.room.run("squeue", "-h"), patience=60, why="the jobs do not end")
+            until(lambda: not cluster.room.run("squeue", "-h"), patience=120, why="the jobs do not end")
             told = [cluster.room.run("scontrol", "show", "job", f"{number}_{task}") for task in range(1, 7)]
             assert all("JobState=COMPLETED" in each for each in told)
             until(
                 lambda: cluster.room.run("sinfo", "-h", "-N", "-o", "%N").split() == ["TEMPLATE-grid-small-1"],
-                patience=60,
+                patience=120,
                 why="idle nodes are not taken away",
             )

@@ -29,19 +29,19 @@ def test_a_job_brings_its_machine_and_outlives_the_controller(tmp_path: Path, cl
         one.site.start()
         one.finish(timeout=patience)
         assert ended_once(one, job)
-        one.wait(lambda: not one.nodes(), timeout=60, what="the idle node to go")
-        one.site.wait_for_no_workers(timeout=60)
+        one.wait(lambda: not one.nodes(), timeout=120, what="the idle node to go")
+        one.site.wait_for_no_workers(timeout=120)
 
 
 def test_a_wish_for_more_workers_than_jobs_need(tmp_path: Path) -> None:
     with cluster_site(tmp_path / "site", maximum=3, idle_for="1 s") as one:
         one.scale(minimum=2)
-        one.wait(lambda: len(one.nodes()) == 2, timeout=60, what="two nodes")
+        one.wait(lambda: len(one.nodes()) == 2, timeout=120, what="two nodes")
         jobs = [one.cluster.submit("sleep 2") for _ in range(6)]
-        one.wait(lambda: one.workers() == 3, timeout=30, what="the third worker")
-        one.finish(timeout=60)
+        one.wait(lambda: one.workers() == 3, timeout=120, what="the third worker")
+        one.finish(timeout=120)
         assert all(ended_once(one, job) for job in jobs)
-        one.wait(lambda: one.workers() == 2, timeout=60, what="the third worker to go")
+        one.wait(lambda: one.workers() == 2, timeout=120, what="the third worker to go")
         one.scale(minimum=None)
-        one.site.wait_for_no_workers(timeout=60)
-        one.wait(lambda: not one.nodes(), timeout=30, what="Slurm to forget them")
+        one.site.wait_for_no_workers(timeout=120)
+        one.wait(lambda: not one.nodes(), timeout=120, what="Slurm to forget them")
