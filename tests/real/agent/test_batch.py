@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.real.agent.batch import Pool, lives
-from tests.real.agent.conftest import PATIENCE, Machine, fall_silent, soon
-from tests.real.agent.service_double import FaultKind, Json, ServiceDouble
+from tests.real.agent.conftest import Machine, fall_silent, soon
+from tests.real.agent.service_double import PATIENCE, FaultKind, Json, ServiceDouble
 from tests.real.agent.test_life import other_pythons
 
 

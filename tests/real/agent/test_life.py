@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.real.agent.conftest import PATIENCE, POLL, Machine, MachineMaker, as_map, fall_silent, soon
-from tests.real.agent.service_double import FaultKind, ServiceDouble
+from tests.real.agent.conftest import POLL, Machine, MachineMaker, as_map, fall_silent, soon
+from tests.real.agent.service_double import PATIENCE, FaultKind, ServiceDouble
 
 # --- joining
 

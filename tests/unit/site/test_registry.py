@@ -16,6 +16,8 @@ from gridtide.drivers import make_cloud, make_queue
 from gridtide.errors import SiteFileError
 from gridtide.model.ids import CloudName, GroupName, QueueName
 from gridtide.model.rules import OtherPolicy, Policy
+from gridtide.queues.fake import FakeQueue
+from gridtide.queues.protocol import Queue
 from gridtide.site.drivers import CloudSettings, PilotQueueSettings, ProcessCloudSettings, QueueSettings
 from gridtide.site.loader import load, problems
 from gridtide.site.policies import POLICIES, PolicySettings
@@ -289,3 +291,22 @@ def test_a_driver_of_a_package() -> None:
 
     settings = GoodSettings(type="balloons", colour="red")
     assert make_cloud(CloudName("sky"), settings, "torino") is made
+
+
+class PadSettings(QueueSettings):
+    """A queue of a package."""
+
+    type: Literal["pad"] = Field(description="A pad.")
+
+    def driver(self, name: QueueName) -> Queue:
+        return FakeQueue(name, ManualClock(), Random(1))
+
+
+def test_a_queue_of_a_package(read: Read, install: Install) -> None:
+    install(f"{__name__}:PadSettings", kind="queue", name="pad")
+    try:
+        settings = read(SMALL.replace('"pilot"', '"pad"')).queues[QueueName("jobs")]
+        assert QUEUES.package("pad") == "party 1.2"
+        assert make_queue(QueueName("jobs"), settings, None).name == "jobs"
+    finally:
+        QUEUES.forget("pad")
