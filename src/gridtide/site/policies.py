@@ -18,7 +18,7 @@ from gridtide.site.units import Duration, Period, wrong
 
 
 class PolicySettings(Typed, ABC):
-    """How many workers a group should have. A package from elsewhere derives its own; see docs/how-to/plug-ins.md."""
+    """How many workers a group should have. Packages derive their own: docs/how-to/write-a-policy.md shows how."""
 
     noun: ClassVar[str] = "policy"
 

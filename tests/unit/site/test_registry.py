@@ -15,7 +15,7 @@ from gridtide.clouds.protocol import Cloud
 from gridtide.drivers import make_cloud, make_queue
 from gridtide.errors import SiteFileError
 from gridtide.model.ids import CloudName, GroupName, QueueName
-from gridtide.model.rules import OtherPolicy, Policy
+from gridtide.model.rules import OtherPolicy, Policy, SchedulePolicy
 from gridtide.queues.fake import FakeQueue
 from gridtide.queues.protocol import Queue
 from gridtide.site.drivers import CloudSettings, PilotQueueSettings, ProcessCloudSettings, QueueSettings
@@ -243,6 +243,18 @@ def test_a_policy_that_is_none(write: Write, made: object, words: str) -> None:
     MADE.append(made)
     (problem,) = problems(write(STEADY))
     assert f"groups.workers.policy: type 'steady' {words} (tell the authors" in str(problem)
+
+
+@pytest.mark.usefixtures("steady")
+def test_a_schedule_may_follow_it(read: Read, write: Write) -> None:
+    schedule = SMALL + 'policy = { type = "schedule", follow = { type = "steady" } }\n'
+    MADE.append(Own())
+    policy = read(schedule).rules().groups[GroupName("workers")].policy
+    assert isinstance(policy, SchedulePolicy)
+    assert policy.follow is MADE[-1]
+    MADE.append(ZeroDivisionError("by zero"))
+    (problem,) = problems(write(schedule))
+    assert "groups.workers.policy.follow: type 'steady' makes no policy of it: ZeroDivisionError" in str(problem)
 
 
 class Nothing:
