@@ -147,12 +147,13 @@ class _Notes:
                     results[case] = _result(report)
 
     def pytest_sessionfinish(self) -> None:
-        """Drivers that were not run keep what they had; of one that was run in part, the other cases do too."""
-        columns = load(self._path)
+        """Drivers that were not run keep what they had; of one that was run in part, the suite's other cases do too."""
+        columns, known = load(self._path), cases()
         for title, lines in self.lines.items():
             before = columns.get(title, Column(_NEVER, lines))
             ran = self._found.get(title)
-            columns[title] = before if ran is None else Column(_today(), lines, {**before.results, **ran})
+            kept = {case: result for case, result in before.results.items() if case in known}
+            columns[title] = before if ran is None else Column(_today(), lines, {**kept, **ran})
         save(self._path, columns)
 
 

@@ -135,6 +135,22 @@ def test_a_run_is_noted_and_shown(tmp_path: Path) -> None:
     assert page.read_text() == f"before\n<!-- conformance -->\n{table}<!-- end -->\nafter\n"
 
 
+def test_a_run_of_one_case_keeps_the_others_of_the_suite(tmp_path: Path) -> None:
+    (tmp_path / "test_forgetful.py").write_text(SUITE)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n")
+    results = tmp_path / "results.json"
+    before = {"test_empty_bulk_calls": "failed", "test_that_is_there_no_more": "passed"}
+    save(results, {"forgetful": Column("2026-01-02", 7, before)})
+    one = "test_shapes_are_the_same_each_time"
+    command = [sys.executable, "-m", "gridtide.testing.conformance", "--results", str(results), "--run"]
+    subprocess.run(
+        [*command, f"test_forgetful.py::TestForgetful::{one}"], cwd=tmp_path, capture_output=True, timeout=300
+    )
+    column = load(results)["forgetful"]
+    assert column.results == {"test_empty_bulk_calls": "failed", one: "passed"}
+    assert column.date != "2026-01-02"
+
+
 def test_a_driver_can_be_known_without_being_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "test_forgetful.py").write_text(SUITE)
     results = tmp_path / "results.json"
