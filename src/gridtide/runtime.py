@@ -49,7 +49,7 @@ from gridtide.service.settings import ServiceSettings
 from gridtide.serving import Listener, check_service, check_store_answers, hand_over, listen
 from gridtide.site.changes import changes, refusal
 from gridtide.site.loader import load, problems
-from gridtide.site.policies import POLICIES
+from gridtide.site.policies import POLICIES, SchedulePolicySettings
 from gridtide.site.registry import CLOUDS, QUEUES
 from gridtide.site.site import Site
 from gridtide.site.watch import changed
@@ -341,7 +341,9 @@ def _check_plug_ins(site: Site) -> Sequence[Finding]:
     """Which packages from elsewhere serve this site, and which cannot."""
     used = [(QUEUES, each.type) for each in site.queues.values()]
     used += [(CLOUDS, each.type) for each in site.clouds.values()]  # type: ignore[misc]
-    used += [(POLICIES, each.policy.type) for each in site.groups.values()]  # type: ignore[misc]
+    policies = [each.policy for each in site.groups.values()]
+    policies += [each.follow for each in policies if isinstance(each, SchedulePolicySettings)]
+    used += [(POLICIES, each.type) for each in policies]  # type: ignore[misc]
     found = {f"{table.noun} type {name!r} is of {package}" for table, name in used if (package := table.package(name))}
     findings = [Finding("plug-in", Level.OK, text) for text in sorted(found)]
     for table in (QUEUES, CLOUDS, POLICIES):

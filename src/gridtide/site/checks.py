@@ -137,7 +137,6 @@ def check_group(name: str, group: GroupSettings, known: Known) -> Iterator[Troub
 
 def _check_policy(here: Keys, policy: PolicySettings, group: GroupSettings, known: Known) -> Iterator[Trouble]:
     """What a policy says against what its group says."""
-    yield from _check_made(here, policy)
     match policy:
         case FixedPolicySettings() if not group.minimum <= policy.count <= group.maximum:
             what = f"{policy.count} is not between minimum and maximum"
@@ -153,9 +152,11 @@ def _check_policy(here: Keys, policy: PolicySettings, group: GroupSettings, know
                 yield Trouble((*here, "follow", "type"), "a schedule cannot follow a schedule", '"queue"')
             else:
                 yield from _check_policy((*here, "follow"), policy.follow, group, known)
+        case _:
+            yield from _check_own(here, policy)
 
 
-def _check_made(here: Keys, policy: PolicySettings) -> Iterator[Trouble]:
+def _check_own(here: Keys, policy: PolicySettings) -> Iterator[Trouble]:
     """One of a package from elsewhere may fail to be one."""
     try:
         made = call_plug_in(policy.policy)
@@ -163,8 +164,7 @@ def _check_made(here: Keys, policy: PolicySettings) -> Iterator[Trouble]:
         yield Trouble(here, f"type {policy.type!r} makes no policy of it: {error.what}", error.remedy or _THEIRS)
         return
     if not isinstance(made, Policy):
-        what = f"type {policy.type!r} makes no policy of it, but a {type(made).__name__}"
-        yield Trouble(here, what, _THEIRS)
+        yield Trouble(here, f"type {policy.type!r} makes no policy of it, but a {type(made).__name__}", _THEIRS)
 
 
 _THEIRS: Final = "tell the authors of the package that brings it"

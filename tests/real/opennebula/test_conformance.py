@@ -22,7 +22,7 @@ REFUSALS = {
     Fault.CAPACITY: answered(False, "Cannot get IP/MAC lease from virtual network 1.", 0x4000),
     Fault.QUOTA: answered(False, "user [2] limit of 2 reached for VMS quota in VM.", 0x0200),
 }
-LACKS = {
+LACKS: dict[tuple[Fault, Step | None], str] = {
     (Fault.LAG, Step.LIST): "a listing is read from the database that the launch was written to: nothing lags",
     (Fault.HANG, Step.LIST): "a launch looks at the listing first, since there is no client token",
 }

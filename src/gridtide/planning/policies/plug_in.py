@@ -11,7 +11,7 @@ from gridtide.errors import GridtideError
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import OtherPolicy
 from gridtide.model.snapshot import GroupMemory
-from gridtide.planning.policies.base import Aim, Outlook
+from gridtide.planning.policies.base import Ahead, Aim, Early, Outlook
 from gridtide.plug_ins import call_plug_in
 
 
@@ -55,15 +55,19 @@ class Guarded:
 
 def _faults(aim: Aim) -> Iterator[str]:
     """What nothing can be reckoned with."""
-    for key, least in (("count", 0), ("jobs_per_worker", 1)):
+    for key, least in (("count", 0), ("minimum", 0), ("maximum", 0), ("jobs_per_worker", 1), ("spread", 1)):
         number = getattr(aim, key)
         if number is not None and (type(number) is not int or number < least):
             yield f"{key} = {number!r}"
-    for key in ("until", "deploy_time", "idle_for"):
+    for key in ("until", "look_again", "deploy_time", "idle_for"):
         seconds = getattr(aim, key)
         if seconds is not None and (type(seconds) not in (int, float) or not isfinite(seconds) or seconds < 0):
             yield f"{key} = {seconds!r}"
+    for key, kind in (("ahead", Ahead), ("early", Early)):
+        if not isinstance(getattr(aim, key), kind | None):
+            yield f"{key} = {getattr(aim, key)!r}"
     if not isinstance(aim.memory, GroupMemory):
         yield f"memory = {aim.memory!r}"
-    if not isinstance(aim.patience, Reason | None):
-        yield f"patience = {aim.patience!r}"
+    for key in ("patience", "why"):
+        if not isinstance(getattr(aim, key), Reason | None):
+            yield f"{key} = {getattr(aim, key)!r}"
