@@ -203,6 +203,11 @@ class OpenstackApi:
         data = adapter.get_endpoint_data()
         newest = tuple(data.max_microversion or ()) if data is not None else ()
         if newest < LEAST_MICROVERSION:
+            # keystoneauth keeps to itself why it found no version: asked once more, the service says it.
+            response = adapter.get("", raise_exc=False, log=False, connect_retries=0, timeout=self._access.timeout)
+            if response.status_code >= 400:
+                retry_after = response.headers.get("retry-after", "")
+                raise of_answer(response.status_code, response.content, retry_after, self.where)
             what = "its Nova is not reached, or older than Pike (microversion 2.52)"
             raise LaunchRejected(what, where=self.where, remedy="look at the compute endpoint of the catalog")
         return ".".join(map(str, min(newest, MICROVERSION)))

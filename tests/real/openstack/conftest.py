@@ -9,9 +9,10 @@ from tests.real.openstack.project import Project, User, new_project
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five services on a host that is busy with other tests: how long they take is not what is looked at."""
-    monkeypatch.setattr("gridtide.clouds.openstack.READ_PATIENCE", 120.0)
-    monkeypatch.setattr("gridtide.clouds.openstack.LAUNCH_PATIENCE", 120.0)
+    """Five services on a host that is busy with other tests: how long they take is not what is looked at. Still less
+    than the minute that the suite for cloud drivers waits for an error."""
+    monkeypatch.setattr("gridtide.clouds.openstack.READ_PATIENCE", 50.0)
+    monkeypatch.setattr("gridtide.clouds.openstack.LAUNCH_PATIENCE", 50.0)
 
 
 @pytest.fixture(scope="session")

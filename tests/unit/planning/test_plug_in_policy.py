@@ -81,6 +81,9 @@ def test_an_error_is_a_reason(error: Exception, words: str) -> None:
         ({"maximum": 1.0}, "maximum = 1.0"),
         ({"why": "because"}, "why = 'because'"),
         ({"memory": None}, "memory = None"),
+        ({"spread": 0}, "spread = 0"),
+        ({"ahead": 3}, "ahead = 3"),
+        ({"early": 60.0}, "early = 60.0"),
         ({"patience": "later"}, "patience = 'later'"),
     ],
 )
