@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import structlog
 
-from gridtide.clock import LoopClock
+from gridtide.clock import Clock, LoopClock, SystemClock
 from gridtide.clouds.fake import FakeCloud
 from gridtide.context.agent import ContextSettings, agent_context
 from gridtide.control.assembly import Assembly, Timing
@@ -130,6 +130,8 @@ class Site:
         self._join_secrets: dict[WorkerId, str] = {}
         self._process = 0
         self._dead: set[int] = set()
+        self.wall_step = 0.0
+        """Seconds by which the wall clock was set since the first process: those that start later begin with it."""
         self.controllers: dict[int, tuple[Controller, asyncio.Task[None]]] = {}
 
     @property
@@ -197,15 +199,18 @@ class Site:
         self._process += 1
         process = self._process
         owner = Owner("host", "boot", process, process)
-        keeper = LeaseKeeper(
-            self.store, owner, lambda other: other.process not in self._dead, clock=self.clock, seconds=10.0
-        )
         secrets = Random(process)
+        clock: Clock = self.clock
+        if self.wall_step:
+            clock = SystemClock(lambda: self.clock.now() + self.wall_step, asyncio.get_running_loop().time)
+        keeper = LeaseKeeper(
+            self.store, owner, lambda other: other.process not in self._dead, clock=clock, seconds=10.0
+        )
         controller = Controller(
             self.assembly(),
             self.store,
             keeper,
-            clock=self.clock,
+            clock=clock,
             random=Random(process),
             make_secret=lambda: f"{secrets.getrandbits(256):064x}",
         )

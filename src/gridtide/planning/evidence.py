@@ -140,6 +140,15 @@ class Evidence:
         known = self.rules.clouds.get(cloud)
         return known.settle if known is not None else 0.0
 
+    def since(self, recorded: float) -> float:
+        """A recorded moment by the clock of this process.
+
+        What an earlier process recorded happened before this one led, whatever its clock said: between the two the
+        wall clock may have been set, forwards or backwards. Nothing may be concluded from its age but that.
+        """
+        started = self.snapshot.started
+        return recorded if started <= recorded <= self.now else started
+
     # --- how good the evidence is
 
     def machines_started(self, cloud: CloudName) -> float | None:
@@ -177,7 +186,7 @@ class Evidence:
         if worker.reason.cause is Cause.LOAD_RETURNED:
             answered = self.snapshot.undrain_answered.get(worker.id)
             return answered is not None and seen.started >= answered
-        return seen.started > worker.since
+        return seen.started > self.since(worker.since)
 
     def own(self, worker: Worker) -> list[Machine]:
         """Machines of its cloud that carry the worker's id: its own first, then by id; those that still live first."""

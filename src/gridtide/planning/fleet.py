@@ -188,7 +188,7 @@ def recallable(course: Course, fleet: Fleet, evidence: Evidence) -> bool:
         and not (course.machine is not None and course.machine.notice)
         and seen is not None
         and seen.started is not None
-        and seen.started >= worker.since
+        and seen.started >= evidence.since(worker.since)
         and seen.state is not NodeState.UNAVAILABLE
         and fleet.halted is None
     )

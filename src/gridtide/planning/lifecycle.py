@@ -153,7 +153,7 @@ def _launching(course: Course, evidence: Evidence) -> bool:
     worker = course.worker
     if _held_by_warmup(course, evidence):
         return False
-    called = _launched(worker)
+    called = evidence.since(_launched(worker))
     known_by = called + CALL_ALLOWANCE + evidence.settle(worker.cloud)
     started = evidence.machines_started(worker.cloud)
     if started is not None and started > known_by:
@@ -173,7 +173,7 @@ def _booting(course: Course, evidence: Evidence) -> bool:
     if worker.drain_wanted or closing is not None:
         why = closing.text if closing is not None else "an operator does not want it"
         return course.terminate(Reason(Cause.WITHDRAWN, f"{why}, and it has not joined yet"))
-    launched = _launched(worker)
+    launched = _launched(worker) if _launched(worker) <= evidence.now else evidence.since(_launched(worker))
     alive = evidence.works(worker.id) or evidence.heard_after(worker.id, launched)
     dead = _dead_machine(course, evidence)
     if dead is not None and alive is None:
@@ -275,7 +275,7 @@ def _drained(course: Course, evidence: Evidence) -> bool:
     if _held_by_warmup(course, evidence):
         return False
     started = evidence.nodes_started(worker) if seen is None else seen.started
-    if started is None or started < worker.since:
+    if started is None or started < evidence.since(worker.since):
         return course.stay(Reason(Cause.NO_EVIDENCE, "it was drained; a new reading of its queue is awaited"))
     busy = evidence.works(worker.id) or evidence.says_busy_after(worker.id, started)
     if seen is not None and seen.state is NodeState.ACCEPTING:
@@ -306,11 +306,12 @@ def _failed(course: Course, evidence: Evidence) -> bool:
 def _terminating(course: Course, evidence: Evidence) -> bool:
     worker = course.worker
     started = evidence.machines_started(worker.cloud)
-    settled = worker.since + evidence.settle(worker.cloud)
+    since = evidence.since(worker.since)
+    settled = since + evidence.settle(worker.cloud)
     unlisted = not course.listed and (worker.cloud, worker.machine) not in evidence.untagged
     if started is not None:
         if course.listed and all(machine.state is MachineState.GONE for machine in course.listed):
-            if started > worker.since:
+            if started > since:
                 reason = Reason(Cause.CONFIRMED_GONE, f"cloud {worker.cloud} lists its machine as gone")
                 return course.advance(WorkerState.GONE, reason)
         elif unlisted and started > settled:
