@@ -18,6 +18,7 @@ from rich.table import Table
 from benchmarks import (
     boot,
     budget,
+    chaos,
     checks,
     faults_ec2,
     hang,
@@ -43,6 +44,7 @@ ALL: dict[str, Benchmark] = {
     "heartbeats": jobs.heartbeats,
     "pilot-queue": pilot_queue.figures,
     "kill": kill.figures,
+    "chaos": chaos.figures,
     "rollout": rollout.figures,
     "planner": planner.figures,
     "budget": budget.figures,

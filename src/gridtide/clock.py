@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -18,15 +19,18 @@ class Clock(Protocol):
 class SystemClock:
     """Wall time at the start, carried on by the monotonic clock: a step of the wall clock moves nothing.
 
-    Waiting is done with ``asyncio.sleep`` and ``asyncio.timeout``, which use the loop's monotonic time.
+    Waiting is done with ``asyncio.sleep`` and ``asyncio.timeout``, which use the loop's monotonic time. The simulator
+    gives it both clocks of a simulated host.
     """
 
-    def __init__(self) -> None:
-        self._base = time.time() - time.monotonic()
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+        self._base = wall() - monotonic()
 
     def now(self) -> float:
         """The present time."""
-        return self._base + time.monotonic()
+        return self._base + self._monotonic()
 
 
 class LoopClock:

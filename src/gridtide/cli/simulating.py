@@ -67,6 +67,20 @@ def sim(
             help="Models of other autoscalers beside it, on the first site. Or: all.",
         ),
     ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            metavar="NAME[=...]",
+            help='Let something go wrong, for example "partition=at 2 days, for 20 min". More than once.',
+        ),
+    ] = None,
+    chaos: Annotated[
+        float | None,
+        typer.Option(
+            "--chaos", min=0.001, max=1000.0, metavar="X", help="All faults at random, X times as often as usual."
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report as one page.")] = None,
 ) -> None:
     """Replay a workload with a site's groups and policies: waits, costs, and whether every rule was kept."""
@@ -81,6 +95,7 @@ def sim(
     settings = [make_setting(path, behaviour, queue=queue) for path in files]
     if len({setting.name for setting in settings}) < len(settings):  # site.toml of several directories
         settings = [replace(each, name=str(path)) for each, path in zip(settings, files, strict=True)]
+    settings = [_broken(each, fault or (), chaos) for each in settings]
     settings += [baseline_setting(settings[0], name) for name in models]
     workload = _days(read_trace(trace, seed=seed, jobs=jobs, spread=spread), days)
     runs = _simulate(session, workload, settings, seed)
@@ -93,7 +108,17 @@ def sim(
     broken = sum(run.violation_count for run in runs)
     if broken:
         first = next(run.violations[0] for run in runs if run.violations)
-        raise Failed(f"{number(broken, 'rule')} broken; the first: {first.rule.value}: {first.text}")
+        raise Failed(f"{number(broken, 'rule')} broken; the first: {first}")
+
+
+def _broken(setting: Setting, named: Sequence[str], chaos: float | None) -> Setting:
+    """With these faults beside those of the model file."""
+    from gridtide.sim import faults
+    from gridtide.sim.fault_file import check_faults, parse_fault
+
+    more = tuple(parse_fault(text) for text in named)
+    check_faults(more, setting.clouds)
+    return replace(setting, faults=(*setting.faults, *more, *(() if chaos is None else faults.chaos(chaos))))
 
 
 def _simulate(session: Session, workload: Trace, settings: Sequence[Setting], seed: int) -> list[Run]:

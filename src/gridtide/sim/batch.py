@@ -388,6 +388,21 @@ class Batch:
             for job in node.jobs.values():
                 self.on_lost(job, at)
 
+    def hear(self, node: BatchNode, at: float) -> None:
+        """It is in contact again, with the jobs that still run on it."""
+        if node.dead or node.silent_since is None:
+            return
+        node.silent_since = None
+        node.changed = True
+        self._open_room(node)
+        if self.waiting:
+            self._fill(node, at)
+
+    def retire(self, node: BatchNode) -> None:
+        """It takes no new job, of its own will and for good."""
+        self._close_room(node)
+        node.own_will = node.changed = True
+
     def give_up(self, node: BatchNode, at: float) -> None:
         """What ran on a dead node waits again, before the younger jobs of its class."""
         for job in sorted(node.jobs.values(), key=lambda each: -each.order):

@@ -7,18 +7,19 @@ gets the same boot time whatever else is launched beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from gridtide.clock import Clock
 from gridtide.clouds.fake import CloudCall, FakeCloud, FakeMachine
 from gridtide.clouds.protocol import LaunchRequest
-from gridtide.errors import CloudError, CloudUnavailable, Throttled
+from gridtide.errors import CloudError, CloudUnavailable, NoCapacity, QuotaExceeded, Throttled
 from gridtide.model.costs import Billing
-from gridtide.model.ids import CloudName, GroupName, MachineId, WorkerId
+from gridtide.model.ids import CloudName, GroupName, MachineId, ShapeName, WorkerId, Zone
 from gridtide.model.machines import MachineState, Quota
 from gridtide.model.resources import Shape
 from gridtide.sim.chance import Chance
+from gridtide.sim.gate import reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class CloudModel:
     shapes: tuple[Shape, ...]
     boot: BootTime = BootTime()
     billing: Billing = field(default_factory=Billing)
+    zones: tuple[Zone, ...] = ()
     quota: Quota = field(default_factory=Quota)
     launches: RateLimit | None = None
     """Machines, not calls."""
@@ -126,6 +128,7 @@ class SimulatedCloud(FakeCloud):
             clock,
             Random(f"{seed}/{name}/faults"),  # noqa: S311  (a simulation, no secret)
             shapes=model.shapes,
+            zones=model.zones,
             quota=model.quota,
             list_lag=model.list_lag,
             settle=settle,
@@ -134,6 +137,11 @@ class SimulatedCloud(FakeCloud):
         self.model = model
         self.bill = Bill(model.billing)
         self.reclaimed: list[tuple[float, WorkerId]] = []
+        self.on_refused: list[Callable[[Zone | None, ShapeName], None]] = []
+        """Called when there is no room for a shape in a zone."""
+        self.on_throttled: list[Callable[[CloudCall, float], None]] = []
+        """Called when a call is refused since there were too many, with the seconds to wait."""
+        self.on_called: list[Callable[[CloudCall], None]] = []
         self._seed = seed
         self._launches = None if model.launches is None else _Bucket(model.launches, clock.now())
         self._calls = None if model.calls is None else _Bucket(model.calls, clock.now())
@@ -147,7 +155,31 @@ class SimulatedCloud(FakeCloud):
         """One after the other, in the order of their workers: callers may send them in any."""
         return await super().launch(sorted(requests, key=lambda request: request.worker))
 
+    def zones(self) -> tuple[Zone, ...]:
+        """In order of preference."""
+        return self._zones
+
+    # --- what happens to it
+
+    def price(self, prices: Mapping[ShapeName, float]) -> None:
+        """Ask other prices from now on. Machines that exist are charged as before."""
+        for name, price in prices.items():
+            self._shapes[name] = replace(self._shapes[name], price=price)
+
+    def part_of_quota(self, share: float) -> Quota:
+        """A part of its quota; of what is in use where it has none."""
+        quota, held = self.model.quota, self._held
+        if quota == Quota():
+            return Quota(machines=int(held.machines * share))
+        parts = (None if most is None else int(most * share) for most in (quota.cores, quota.memory, quota.machines))
+        return Quota(*parts)
+
     # --- looking
+
+    @property
+    def offered(self) -> Mapping[ShapeName, Shape]:
+        """What it would sell now, and for how much."""
+        return self._shapes
 
     def reclaim_after(self, worker: WorkerId) -> float | None:
         """Seconds from its launch after which the cloud takes the worker's machine back; None: never."""
@@ -182,17 +214,39 @@ class SimulatedCloud(FakeCloud):
     # --- inside
 
     async def _begin(self, call: CloudCall) -> None:
-        await super()._begin(call)
+        for each in self.on_called:
+            each(call)
+        try:
+            await super()._begin(call)
+        except Throttled as error:
+            self._throttled(call, error)
+            raise
+        await reach()
         now = self._clock.now()
         if self._outages is not None and self._outages.strikes(now - self._born):
             raise CloudUnavailable("503 Service Unavailable", where=str(self.name))
         if self._calls is not None and (wait := self._calls.wait(now)):
-            raise Throttled("too many calls", retry_after=wait, where=str(self.name))
+            too_many = Throttled("too many calls", retry_after=wait, where=str(self.name))
+            self._throttled(call, too_many)
+            raise too_many
+
+    async def _end(self, call: CloudCall) -> None:
+        await reach()
+        await super()._end(call)
+
+    def _throttled(self, call: CloudCall, error: Throttled) -> None:
+        for each in self.on_throttled:
+            each(call, error.retry_after or 0.0)
 
     def _launch_one(self, request: LaunchRequest) -> MachineId:
         if self._launches is not None and (wait := self._launches.wait(self._clock.now())):
             raise Throttled("too many launches", retry_after=wait, where=str(self.name))
-        return super()._launch_one(request)
+        try:
+            return super()._launch_one(request)
+        except (NoCapacity, QuotaExceeded):
+            for each in self.on_refused:
+                each(request.zone, request.shape)
+            raise
 
     def _make(self, request: LaunchRequest, shape: Shape, now: float) -> FakeMachine:
         chance = Chance(self._seed, f"{self.name}/{request.worker}/arrival")

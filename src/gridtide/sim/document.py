@@ -54,8 +54,13 @@ def run_document(run: Run, score: Score) -> dict[str, Json]:
     told["decisions"] = run.decisions
     told["joins_refused"] = run.refused
     told["days"] = run.length / 86_400.0
+    told["events"] = run.events
+    told["faults"] = {name.value: number for name, number in sorted(run.strikes.items())}
     told["violations"] = run.violation_count
-    told["first_violations"] = [{"at": each.at, "rule": each.rule.value, "text": each.text} for each in run.violations]
+    told["first_violations"] = [
+        {"at": each.at, "rule": each.rule.value, "text": each.text, "number": each.number, "event": each.event}
+        for each in run.violations
+    ]
     told["spending"] = [
         {"cloud": cloud, "day": datetime.fromtimestamp(day * DAY, UTC).strftime("%Y-%m-%d"), "cost": cost}
         for cloud, days in sorted(run.days.items())

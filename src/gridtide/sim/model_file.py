@@ -15,11 +15,12 @@ from pydantic import Field, ValidationError
 
 from gridtide.errors import SiteFileError
 from gridtide.model.costs import Billing
-from gridtide.model.ids import CloudName, QueueName, ShapeName
+from gridtide.model.ids import CloudName, QueueName, ShapeName, Zone
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import SiteRules
 from gridtide.sim.batch import Order, Placement
 from gridtide.sim.cloud import BootTime, CloudModel, Outages, RateLimit, Reclaim
+from gridtide.sim.fault_file import FaultSettings, Share, check_faults
 from gridtide.sim.setting import Setting, standard_setting
 from gridtide.site.base import Count, PositiveCount, Price, ShapeKey, SiteModel, written
 from gridtide.site.costs import BillingSettings
@@ -29,7 +30,6 @@ from gridtide.site.locate import Locations, Position
 from gridtide.site.problems import SiteFileProblem, troubles
 from gridtide.site.units import Duration, Period, PositiveSize, Size
 
-Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, le=1e6, allow_inf_nan=False)]
 
 
@@ -91,6 +91,7 @@ class CloudModelSettings(SiteModel):
     outages: OutageSettings | None = written(None, description="Left out: there are none.")
     reclaim: ReclaimSettings | None = written(None, description="Left out: no machine is taken back.")
     dead_on_arrival: Share = written(0.0, description="Part of the machines that never join, from 0 to 1.")
+    zones: tuple[str, ...] = written((), description="Its zones, in order of preference.")
     list_lag: Duration = written("0 s", description="A new machine is listed only after this time.")
     end_time: Duration = written("0 s", description="From the terminate call to the end of the machine; charged.")
     shapes: Mapping[ShapeKey, SimulatedShapeSettings] = written(
@@ -110,6 +111,7 @@ class CloudModelSettings(SiteModel):
             outages=None if self.outages is None else Outages(self.outages.between, self.outages.mean),
             reclaim=None if self.reclaim is None else Reclaim(self.reclaim.share, self.reclaim.after),
             dead_on_arrival=self.dead_on_arrival,
+            zones=tuple(Zone(zone) for zone in self.zones),
             list_lag=self.list_lag,
             end_time=self.end_time,
         )
@@ -125,6 +127,7 @@ class ModelSettings(SiteModel):
     step: Period = written("30 s", description="How often the controller looks while there is news.")
     contact_timeout: Period = written("5 min", description="When the batch system gives up a machine that died.")
     clouds: Mapping[str, CloudModelSettings] = written({}, description="How the clouds behave, by name.")
+    faults: tuple[FaultSettings, ...] = written((), description="What goes wrong, and when.")
 
 
 def read_model(path: Path) -> ModelSettings:
@@ -178,6 +181,8 @@ def make_setting(site: Path | None, model: ModelSettings, *, queue: str | None =
         if name in used
     }
     _check_shapes(base, clouds)
+    faults = tuple(each.fault() for each in model.faults)
+    check_faults(faults, clouds)
     rules = replace(base.rules, clouds={name: each for name, each in base.rules.clouds.items() if name in clouds})
     return replace(
         base,
@@ -187,6 +192,7 @@ def make_setting(site: Path | None, model: ModelSettings, *, queue: str | None =
         order=model.order,
         placement=model.placement,
         contact_timeout=model.contact_timeout,
+        faults=faults,
     )
 
 

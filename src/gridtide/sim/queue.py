@@ -23,6 +23,7 @@ from gridtide.model.workers import Worker
 from gridtide.queues.fake import QueueCall, QueueFault
 from gridtide.queues.protocol import JoinOrders, Outcome
 from gridtide.sim.batch import Batch, BatchNode, JobClass
+from gridtide.sim.gate import reach
 from gridtide.testing.faults import Faults
 
 CONTACT_TIMEOUT: Final = 300.0
@@ -87,17 +88,22 @@ class SimulatedQueue:
     async def drain(self, workers: Mapping[WorkerId, Reason]) -> Mapping[WorkerId, Outcome]:
         """Takes effect at once."""
         await self._begin(QueueCall.DRAIN)
-        return {worker: self._order(worker, QueueCall.DRAIN) for worker in workers}
+        outcomes = {worker: self._order(worker, QueueCall.DRAIN) for worker in workers}
+        await reach()
+        return outcomes
 
     async def undrain(self, workers: Sequence[WorkerId]) -> Mapping[WorkerId, Outcome]:
         """Takes effect at once. A node that has had its only job cannot be taken back."""
         await self._begin(QueueCall.UNDRAIN)
-        return {worker: self._order(worker, QueueCall.UNDRAIN) for worker in workers}
+        outcomes = {worker: self._order(worker, QueueCall.UNDRAIN) for worker in workers}
+        await reach()
+        return outcomes
 
     async def join(self, worker: Worker, host: Mapping[str, Attribute]) -> JoinOrders:
         """The worker may register from now on."""
         await self._begin(QueueCall.JOIN)
         self._admitted[worker.id] = (str(worker.group), worker.single_use)
+        await reach()
         return JoinOrders(kind="simulated", settings={"queue": str(self.name)})
 
     async def forget(self, workers: Sequence[WorkerId]) -> None:
@@ -108,6 +114,7 @@ class SimulatedQueue:
             self._views.pop(worker, None)
             if (node := self.batch.nodes.get(worker)) is not None:
                 self.batch.remove(node, now)
+        await reach()
 
     # --- machines
 
@@ -131,6 +138,24 @@ class SimulatedQueue:
             return
         self.batch.silence(node, now, dead=True)
         self.batch.at(now + self.contact_timeout, lambda at: self.batch.give_up(node, at))
+
+    def cut_off(self, worker: WorkerId) -> None:
+        """The node can be reached no more; its jobs run on."""
+        now = self.catch_up()
+        if (node := self.batch.nodes.get(worker)) is not None:
+            self.batch.silence(node, now, dead=False)
+
+    def heal(self, worker: WorkerId) -> None:
+        """The node is in contact again."""
+        now = self.catch_up()
+        if (node := self.batch.nodes.get(worker)) is not None:
+            self.batch.hear(node, now)
+
+    def self_drain(self, worker: WorkerId) -> None:
+        """The node takes no new job, of its own will."""
+        self.catch_up()
+        if (node := self.batch.nodes.get(worker)) is not None:
+            self.batch.retire(node)
 
     def running_on(self, worker: WorkerId) -> list[str]:
         """The jobs that would be lost if the worker's machine ended now."""
@@ -163,6 +188,7 @@ class SimulatedQueue:
             await asyncio.get_running_loop().create_future()
         if strike := self.faults.strike(QueueFault.RAISE, call):
             raise strike.error or QueueError("cannot be reached", where=str(self.name))
+        await reach()
         return self.catch_up()
 
     def _order(self, worker: WorkerId, call: QueueCall) -> Outcome:

@@ -55,6 +55,7 @@ def rows(runs: Sequence[Run], scores: Sequence[Score]) -> list[Row]:
         row("under-provisioning, timeshare", [_part(score.elasticity.under_timeshare) for score in scores]),
         row("over-provisioning, timeshare", [_part(score.elasticity.over_timeshare) for score in scores]),
         row("instability", [_part(score.elasticity.instability) for score in scores]),
+        row("faults", [_count(sum(run.strikes.values())) for run in runs]),
         row("rules broken", [_count(run.violation_count) for run in runs]),
     ]
 
@@ -76,11 +77,7 @@ def page(trace: Trace, runs: Sequence[Run], scores: Sequence[Score]) -> str:
         for name, values in rows(runs, scores)
     )
     pictures = [frontier_picture(runs, scores), wait_picture(runs), *(supply_picture(run) for run in runs)]
-    breaches = [
-        f"{run.setting.name}: {each.rule.value}, {each.text} (second {each.at:.0f})"
-        for run in runs
-        for each in run.violations
-    ]
+    breaches = [f"{run.setting.name}: {each}" for run in runs for each in run.violations]
     return _PAGE.substitute(
         title=escape(trace.name),
         told="".join(f"<p>{escape(line)}</p>" for line in told_of(trace)),

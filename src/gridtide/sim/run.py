@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import structlog
 
-from gridtide.clock import LoopClock
+from gridtide.clock import Clock, LoopClock
 from gridtide.control.assembly import Assembly
 from gridtide.control.controller import Controller
 from gridtide.control.lease import LeaseKeeper
@@ -26,14 +26,17 @@ from gridtide.model.workers import Worker
 from gridtide.sim import virtual_time
 from gridtide.sim.batch import Batch, Job
 from gridtide.sim.cloud import SimulatedCloud
+from gridtide.sim.faults import FaultName
+from gridtide.sim.injector import Injector, Stage
 from gridtide.sim.machines import MachineRecord
+from gridtide.sim.processes import Processes, Wall
 from gridtide.sim.queue import SimulatedQueue
 from gridtide.sim.setting import Setting
 from gridtide.sim.spending import Days, days_of, keepable, passed
+from gridtide.sim.store import WatchedStore
 from gridtide.sim.trace import Trace
-from gridtide.sim.watch import Rule, Violation, Watch, WatchedStore
+from gridtide.sim.watch import Rule, Violation, Watch
 from gridtide.sim.world import SimulatedWorld
-from gridtide.store.ports import Owner
 
 EPOCH: Final = 1_700_000_000.0
 """The clock's start: a Tuesday, 22:13 UTC. Where a policy goes by the hour, that of the log counts, if it says so."""
@@ -49,9 +52,6 @@ _ERRORS: Final = 40
 _COLLECT: Final = (100_000, 50, 100)
 """When garbage is looked for. With Python's own values a tenth of a long run is spent on looking at the workload's jobs
 again and again, which are no garbage."""
-
-_LEASE: Final = 1e9
-"""Seconds: nobody competes for the lease, and renewing it would be half of all events."""
 
 
 @dataclass(slots=True)
@@ -98,6 +98,10 @@ class Run:
     """How often the controller planned."""
     decisions: int
     """State changes of workers, each with a reason."""
+    events: int
+    """After each of which every rule was checked."""
+    strikes: Mapping[FaultName, int]
+    """How often each fault struck."""
     length: float
     """Seconds from the workload's start to the end of the last machine or job."""
 
@@ -152,31 +156,39 @@ class Simulation:
     async def run(self) -> Run:
         """Until all jobs have ended and the fleet is down."""
         batch = self._build()
-        secrets = self._random("secrets")
-        store = WatchedStore(self._watch)
-        owner = Owner("simulated", "", 1, 1)
-        keeper = LeaseKeeper(store, owner, lambda _: True, clock=self._clock, seconds=_LEASE)
-        self._controller = Controller(
-            self._assembly(),
-            store,
-            keeper,
-            clock=self._clock,
-            random=self._random("controller"),
-            make_secret=lambda: f"{secrets.getrandbits(256):064x}",
+        self._store = WatchedStore(self._watch)
+        wall = Wall(self._epoch)
+        names = {fault.name for fault in self._setting.faults}
+        self._processes = Processes(
+            self._controller, self._store, wall, self._world.connect, rivals=FaultName.TWO_CONTROLLERS in names
         )
-        await keeper.take(lambda _: None)
-        await self._controller.load()
+        stage = Stage(self._clouds, self._queue, self._world, self._processes, wall)
+        self._injector = Injector(stage, self._watch, self._seed, self._trace.span)
+        self._watch.blind = self._injector.blind
         batch.feed(self._trace.jobs, self._epoch)
-        self._world.connected = self._controller
+        self._processes.start()
         self._world.start()
-        leading = asyncio.create_task(self._controller.lead())
+        self._injector.start(self._setting.faults)
         try:
-            never = await self._follow(leading, batch)
+            never = await self._follow(batch)
         finally:
-            leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
+            await self._injector.stop()
+            await self._processes.close()
             await self._world.close()
         return self._result(never)
+
+    def _controller(self, keeper: LeaseKeeper, clock: Clock, process: int) -> Controller:
+        """The production controller of one process."""
+        suffix = "" if process == 1 else f" {process}"
+        secrets = self._random(f"secrets{suffix}")
+        return Controller(
+            self._assembly(),
+            self._store,
+            keeper,
+            clock=clock,
+            random=self._random(f"controller{suffix}"),
+            make_secret=lambda: f"{secrets.getrandbits(256):064x}",
+        )
 
     def _build(self) -> Batch:
         """What is simulated: batch system, clouds, machines, and the watch over them."""
@@ -190,10 +202,21 @@ class Simulation:
             SimulatedCloud(name, clock, self._seed, model, settle=setting.rules.clouds[name].settle)
             for name, model in setting.clouds.items()
         ]
-        self._watch = Watch(setting.rules, self._clouds, lambda: clock.now() - self._epoch)
+        self._watch = Watch(
+            setting.rules,
+            self._clouds,
+            lambda: clock.now() - self._epoch,
+            seed=self._seed,
+            price_age=setting.timing().shapes.max_age,
+        )
         self._watch.attach()
         self._world = SimulatedWorld(
-            self._clouds, self._queue, clock, heartbeat=setting.heartbeat, attributes=setting.attributes
+            self._clouds,
+            self._queue,
+            clock,
+            heartbeat=setting.heartbeat,
+            lease=min((group.lease for group in setting.groups), default=600.0),
+            attributes=setting.attributes,
         )
         self._world.on_joined = lambda worker: self._joined.setdefault(worker, clock.now() - self._epoch)
         return batch
@@ -211,7 +234,7 @@ class Simulation:
     def _random(self, name: str) -> Random:
         return Random(f"{self._seed}/{name}")  # noqa: S311  (a simulation, no secret)
 
-    async def _follow(self, leading: asyncio.Task[None], batch: Batch) -> int:
+    async def _follow(self, batch: Batch) -> int:
         """Tell the controller of news, step by step, until all is over. How many jobs never started."""
         total = len(self._trace.jobs)
         last = self._trace.span
@@ -220,24 +243,27 @@ class Simulation:
         while True:
             await asyncio.sleep(self._setting.step)
             now = self._queue.catch_up()
-            if self._queue.news():
-                self._controller.queue_changed(self._setting.queue)
+            if self._queue.news() and (controller := self._processes.controller) is not None:
+                controller.queue_changed(self._setting.queue)
             steps += 1
             if steps % 20:
                 continue
-            if self._faults:
+            if self._faults and not self._watch.found:
                 raise RuntimeError(f"the controller met a fault: {self._faults[0]}")
-            if leading.done():
-                leading.result()
+            if self._faults:  # what broke the rules broke the controller as well
+                return total - batch.ended_count
+            self._processes.check()
+            self._injector.check()
             if self._world.crashed:
                 raise self._world.crashed[0]
-            self._watch.look_for_orphans(self._controller.workers)
+            self._watch.happened("time passes")
             part = (batch.ended_count + batch.arrived_count) / (2 * total)
             if part >= told + 0.001:
                 told = part
                 self._progress(part)
             elapsed = now - self._epoch
             if batch.ended_count == total:
+                await self._injector.stop()
                 if self._at_rest() or elapsed > self._moved + _DRAIN_TIME:
                     return 0
             elif elapsed > max(self._moved, last) + GIVE_UP_AFTER:
@@ -246,7 +272,7 @@ class Simulation:
     def _at_rest(self) -> bool:
         """Whether the fleet is down to what it keeps."""
         kept = sum(group.minimum for group in self._setting.groups)
-        return len(self._controller.workers) <= kept
+        return len(self._watch.known) <= kept and sum(1 for cloud in self._clouds for _ in cloud.alive()) <= kept
 
     def _started(self, _job: Job, at: float) -> None:
         self._moved = at - self._epoch
@@ -274,9 +300,8 @@ class Simulation:
             for each in cloud.bill.machines.values()
         ]
         machines.sort(key=lambda each: (each.made, each.worker))
-        days = days_of(machines, EPOCH)
+        days = days_of(machines, self._epoch)
         self._look_at_budgets(days)
-        cycle = self._controller.cycle
         return Run(
             trace=self._trace,
             setting=self._setting,
@@ -290,8 +315,10 @@ class Simulation:
             lost=self._lost,
             killed=sum(len(cloud.record.killed_jobs) for cloud in self._clouds),
             refused=len(self._world.refused),
-            cycles=0 if cycle is None else cycle.number,
+            cycles=self._processes.cycles,
             decisions=self._watch.decisions,
+            events=self._watch.events,
+            strikes=dict(self._injector.strikes),
             length=max([self._moved, *(each.ended for each in machines)]),
         )
 

@@ -18,6 +18,7 @@ from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import CloudRules, GroupRules, LoadPolicy, Policy, QueuePolicy, SchedulePolicy, SiteRules
 from gridtide.sim.batch import Order, Placement
 from gridtide.sim.cloud import CloudModel
+from gridtide.sim.faults import Fault
 from gridtide.sim.trace import Skip, Trace, TraceJob
 
 STEP: Final = 30.0
@@ -49,6 +50,7 @@ class Setting:
     attributes: Mapping[str, Attribute] = field(default_factory=lambda: _ATTRIBUTES)
     baseline: str | None = None
     """The model of another autoscaler that decides (:mod:`gridtide.sim.baselines`); None: Gridtide."""
+    faults: tuple[Fault, ...] = ()
 
     @property
     def groups(self) -> tuple[GroupRules, ...]:
@@ -81,12 +83,12 @@ class Setting:
         A queue that has no news is not read again for five minutes (:class:`gridtide.sim.run.Simulation` tells of
         news); what happens within a sixth of a step is looked at together.
         """
-        watchful = any(model.reclaim or model.outages for model in self.clouds.values())
+        watchful = bool(self.faults) or any(model.reclaim or model.outages for model in self.clouds.values())
         return Timing(
             batch=self.step / 6,
             queue=Rhythm(every=max(300.0, self.step), spacing=self.step / 2, deadline=10.0),
             cloud=Rhythm(every=2 * self.step if watchful else max(600.0, self.step), spacing=self.step, deadline=20.0),
-            shapes=Rhythm(every=86_400.0, spacing=60.0, deadline=20.0),
+            shapes=Rhythm(every=300.0 if self.faults else 86_400.0, spacing=60.0, deadline=20.0),
         )
 
 

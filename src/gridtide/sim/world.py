@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from gridtide.clock import Clock
 from gridtide.clouds.fake import FakeMachine
 from gridtide.errors import AccessDenied, Conflict, GridtideError
 from gridtide.model.demand import Attribute
-from gridtide.model.ids import WorkerId
+from gridtide.model.ids import CloudName, WorkerId
 from gridtide.sim.cloud import SimulatedCloud
 from gridtide.sim.queue import SimulatedQueue
 from gridtide.testing.world import LifeCycle
@@ -24,8 +25,20 @@ _RETRY_AFTER: Final = 10.0
 """Seconds between attempts to join while the service does not answer."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Partition:
+    """A broken network: the machines behind it run on, and so do their jobs, but they reach nothing."""
+
+    cloud: CloudName | None
+    """The only one concerned; None: all are."""
+    behind: Callable[[WorkerId], bool]
+
+
 class SimulatedWorld:
-    """Ties clouds and queues together. ``connected`` is None while the service is down."""
+    """Ties clouds and queues together. ``connected`` is None while the service is down.
+
+    ``lease``: seconds without contact to the service after which a machine drains itself.
+    """
 
     def __init__(
         self,
@@ -34,6 +47,7 @@ class SimulatedWorld:
         clock: Clock,
         *,
         heartbeat: float,
+        lease: float,
         attributes: Mapping[str, Attribute],
     ) -> None:
         self.connected: LifeCycle | None = None
@@ -45,14 +59,21 @@ class SimulatedWorld:
         self._queue = queue
         self._clock = clock
         self._heartbeat = heartbeat
+        self._lease = lease
         self._attributes = dict(attributes)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._reporting: dict[WorkerId, None] = {}
+        self._reporting: dict[WorkerId, CloudName] = {}
+        self._partitions: list[Partition] = []
+        self._alone_since: dict[WorkerId, float] = {}
         self._pulse: asyncio.Task[None] | None = None
         for cloud in clouds:
             cloud.jobs_on = queue.running_on
             cloud.on_made.append(lambda machine, cloud=cloud: self._boot(cloud, machine))  # type: ignore[misc]
             cloud.on_ended.append(self._ended)
+
+    def connect(self, service: LifeCycle | None) -> None:
+        """The service is up, and this answers; None: it is down."""
+        self.connected = service
 
     def start(self) -> None:
         """Let machines report from now on."""
@@ -65,6 +86,25 @@ class SimulatedWorld:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- broken networks
+
+    def part(self, partition: Partition) -> None:
+        """Let it begin."""
+        self._partitions.append(partition)
+        for worker, cloud in self._reporting.items():
+            if self._cut_off(worker, cloud):
+                self._queue.cut_off(worker)
+
+    def rejoin(self, partition: Partition) -> None:
+        """Let it end."""
+        self._partitions.remove(partition)
+        for worker, cloud in self._reporting.items():
+            if not self._cut_off(worker, cloud):
+                self._queue.heal(worker)
+
+    def _cut_off(self, worker: WorkerId, cloud: CloudName) -> bool:
+        return any(each.cloud in (None, cloud) and each.behind(worker) for each in self._partitions)
 
     # --- machines come and go
 
@@ -86,6 +126,7 @@ class SimulatedWorld:
             task.cancel()
         if machine.worker is not None:
             self._reporting.pop(machine.worker, None)
+            self._alone_since.pop(machine.worker, None)
             self._queue.machine_ended(machine.worker)
 
     async def _live(self, cloud: SimulatedCloud, machine: FakeMachine, worker: WorkerId) -> None:
@@ -116,10 +157,10 @@ class SimulatedWorld:
         secret = machine.user_data.decode().rpartition(".")[2]
         while True:
             try:
-                if self.connected is not None:
+                if self.connected is not None and not self._cut_off(worker, cloud.name):
                     await self.connected.join(worker, secret, f"secret of {worker}", host)
                     self._queue.register(worker, total)
-                    self._reporting[worker] = None
+                    self._reporting[worker] = cloud.name
                     self.on_joined(worker)
                     return True
             except (AccessDenied, Conflict) as error:
@@ -137,16 +178,25 @@ class SimulatedWorld:
         nodes = self._queue.batch.nodes
         while True:
             await asyncio.sleep(self._heartbeat)
-            service = self.connected
-            if service is None:
-                continue
             self._queue.catch_up()
-            for worker in list(self._reporting):
+            for worker, cloud in list(self._reporting.items()):
+                service = self.connected
                 node = nodes.get(worker)
                 if node is None:
                     continue
+                if service is None or self._cut_off(worker, cloud):
+                    self._alone(worker)
+                    continue
+                self._alone_since.pop(worker, None)
                 # A worker that is gone by now, or a service that is busy, loses a sign of life and nothing else.
                 with contextlib.suppress(GridtideError):
                     running = len(node.jobs)
                     load = 1.0 - node.free[0] / node.total.cores if node.total.cores else 0.0
                     await service.alive(worker, load=load, running=running, draining=node.draining or node.own_will)
+
+    def _alone(self, worker: WorkerId) -> None:
+        """It reaches no service. After its lease it takes no new job, as it promised when it joined."""
+        now = self._clock.now()
+        since = self._alone_since.setdefault(worker, now - self._heartbeat)
+        if now - since > self._lease:
+            self._queue.self_drain(worker)

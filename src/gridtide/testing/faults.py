@@ -55,7 +55,9 @@ class Faults(Generic[F]):
         ``call``: only this kind of call. ``times``: so often, then never again. From ``after`` seconds from now on,
         for ``seconds``. With probability ``chance`` each time. None: without limit.
         """
-        start = self._clock.now() + after
+        now = self._clock.now()
+        self._injections = [each for each in self._injections if each.end is None or each.end > now]
+        start = now + after
         end = None if seconds is None else start + seconds
         self._injections.append(_Injection(fault, call, times, start, end, chance, error))
 

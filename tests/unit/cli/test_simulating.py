@@ -121,3 +121,27 @@ def test_a_broken_rule_is_a_failure(run: Run, log: Path, monkeypatch: pytest.Mon
     result = run("sim", str(log))
     assert result.code == ExitCode.FAILED
     assert "1 rule broken; the first: a machine of ours that nobody knows: machine 7" in result.stderr
+
+
+def test_faults_by_name_and_at_random(run: Run, log: Path) -> None:
+    said = ("--fault", "spot-reclaim=at 20 min, share 1", "--fault", "controller-kill=at 5 min", "--json")
+    result = run("sim", str(log), *said)
+    assert result.code == ExitCode.OK, result.stderr
+    (told,) = json.loads(result.stdout)["runs"]
+    assert told["faults"] == {"controller-kill": 1, "spot-reclaim": 1}
+    assert told["lost"] > 0
+    assert (told["jobs"], told["killed"], told["violations"]) == (40, 0, 0)
+    assert told["events"] > told["launches"]
+    chaos = json.loads(run("sim", str(log), "--chaos", "20", "--json").stdout)
+    assert sum(chaos["runs"][0]["faults"].values()) > 5
+    assert chaos["runs"][0]["violations"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [("flood", "there is no fault 'flood'"), ("stock-out=cloud far", "there is no cloud 'far'")],
+)
+def test_a_fault_that_there_is_not(run: Run, log: Path, fault: str, told: str) -> None:
+    result = run("sim", str(log), "--fault", fault)
+    assert result.code not in (ExitCode.OK, ExitCode.FAILED)
+    assert told in result.stderr

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gridtide.errors import GridtideError
 from gridtide.model.ids import GroupName, ShapeName, WorkerId
+from gridtide.model.machines import Quota
 from gridtide.model.resources import Resources, Shape
 from gridtide.sim.baselines.base import Baseline, Decision, Idle, InUse, Sight, lacking, smallest, towards
 from gridtide.sim.baselines.catalogue import MODELS, NAMES, baseline_setting, peak, run_model
@@ -23,6 +24,7 @@ from gridtide.sim.baselines.run import run_baseline
 from gridtide.sim.batch import Amount
 from gridtide.sim.cloud import Outages, RateLimit, Reclaim
 from gridtide.sim.document import digest, run_document
+from gridtide.sim.faults import chaos
 from gridtide.sim.reading import read_trace
 from gridtide.sim.run import Run
 from gridtide.sim.setting import Setting, fitted, standard_setting
@@ -249,6 +251,27 @@ def test_several_groups_are_refused() -> None:
     two = {group.name: group, GroupName("b"): replace(group, name=GroupName("b"))}
     with pytest.raises(GridtideError, match="one group on one cloud"):
         run("react", replace(base, rules=replace(base.rules, groups=two)), jobs=3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_faults_are_refused_where_they_would_not_strike(name: str) -> None:
+    broken = replace(standard_setting(), faults=chaos(1.0))
+    if name == "elastiq":
+        done = run(name, broken, jobs=30)
+        assert (done.violations, sum(done.strikes.values()) > 0) == ((), True)
+        return
+    with pytest.raises(GridtideError, match=f"faults strike .* model of {name}"):
+        baseline_setting(broken, name)
+
+
+def test_a_model_that_keeps_asking_a_cloud_without_room_breaks_no_rule_of_ours() -> None:
+    base = standard_setting()
+    full = {name: replace(model, quota=Quota(machines=1)) for name, model in base.clouds.items()}
+    rules = replace(
+        base.rules, clouds={name: replace(each, quota=Quota(machines=1)) for name, each in base.rules.clouds.items()}
+    )
+    done = run("karpenter", replace(base, clouds=full, rules=rules), jobs=60)
+    assert (done.violations, len(done.jobs)) == ((), 60)
 
 
 def test_the_page_tells_of_every_model_and_its_rhythm() -> None:

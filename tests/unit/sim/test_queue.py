@@ -128,3 +128,45 @@ async def test_what_has_not_changed_is_the_same_object() -> None:
     assert [a is b for a, b in zip(first, second, strict=True)].count(True) == 1
     with pytest.raises(QueueError, match="not admitted"):
         queue.register(WorkerId("stranger"), SHAPE.resources)
+
+
+async def test_a_node_behind_a_broken_network_runs_on_and_comes_back() -> None:
+    queue, clock = make()
+    name = await joined(queue, "a")
+    now = queue.catch_up()
+    queue.batch.submit(TraceJob(1, 0.0, 100.0, 1, 1000), now)
+    queue.batch.submit(TraceJob(2, 0.0, 9e9, 1, 1000), now)
+    (before,) = await queue.nodes()
+    queue.cut_off(name)
+    clock.advance(200.0)
+    assert await queue.nodes() == (before,)  # what it said last, though one job has ended
+    queue.batch.submit(TraceJob(3, 0.0, 9e9, 1, 1000), queue.catch_up())
+    clock.advance(200.0)
+    (node,) = await queue.nodes()
+    assert (node.state, node.running) == (NodeState.UNAVAILABLE, 0)
+    assert len(queue.running_on(name)) == 1
+    queue.heal(name)
+    (node,) = await queue.nodes()
+    assert (node.state, node.running) == (NodeState.ACCEPTING, 2)
+    assert await queue.demand([]) == ()
+
+
+async def test_a_dead_node_does_not_come_back() -> None:
+    queue, clock = make()
+    name = await joined(queue, "a")
+    queue.machine_ended(name)
+    queue.heal(name)
+    clock.advance(1000.0)
+    (node,) = await queue.nodes()
+    assert node.state is NodeState.UNAVAILABLE
+
+
+async def test_a_node_that_drains_itself_cannot_be_taken_back() -> None:
+    queue, clock = make()
+    name = await joined(queue, "a")
+    queue.self_drain(name)
+    (node,) = await queue.nodes()
+    assert node.state is NodeState.DRAINED
+    assert isinstance((await queue.undrain([name]))[name], QueueError)
+    queue.batch.submit(TraceJob(1, 0.0, 100.0, 1, 1000), clock.now())
+    assert queue.running_on(name) == []

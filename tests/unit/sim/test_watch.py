@@ -9,6 +9,7 @@ import pytest
 
 from gridtide.clouds.fake import SMALL, CloudFault
 from gridtide.clouds.protocol import LaunchRequest
+from gridtide.errors import Throttled
 from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, WorkerId
 from gridtide.model.machines import Quota
 from gridtide.model.reasons import Cause, Reason
@@ -16,7 +17,7 @@ from gridtide.model.rules import CloudRules
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.sim.cloud import CloudModel, SimulatedCloud
 from gridtide.sim.setting import standard_setting
-from gridtide.sim.watch import ORPHAN_AFTER, Rule, Watch
+from gridtide.sim.watch import ASK_AGAIN, LEFT_AFTER, ORPHAN_AFTER, Rule, Watch
 from gridtide.store.ports import AddWorker, UpdateWorker
 from gridtide.testing.clocks import ManualClock
 
@@ -51,13 +52,15 @@ def worker(state: WorkerState, text: str = "because") -> Worker:
 async def test_nothing_is_broken_by_what_is_right() -> None:
     bench = Bench()
     first, _ = await bench.launch("a", "b")
-    bench.watch.decided([AddWorker(worker(WorkerState.INTENDED))])
-    bench.watch.decided([UpdateWorker(WorkerState.INTENDED, worker(WorkerState.LAUNCHING))])
+    bench.watch.recorded([AddWorker(worker(WorkerState.INTENDED))])
+    bench.watch.recorded([UpdateWorker(WorkerState.INTENDED, worker(WorkerState.LAUNCHING))])
+    bench.watch.joined(replace(worker(WorkerState.JOINED), id=WorkerId("b")))
     await bench.cloud.terminate([first])
     bench.clock.advance(10 * ORPHAN_AFTER)
-    bench.watch.look_for_orphans({WorkerId("b"): worker(WorkerState.JOINED)})
+    bench.watch.happened("time passes")
     assert bench.broken == set()
-    assert bench.watch.decisions == 2
+    assert bench.watch.decisions == 3
+    assert bench.watch.events == 7
 
 
 async def test_a_job_that_is_killed() -> None:
@@ -98,21 +101,123 @@ async def test_a_machine_of_somebody_else() -> None:
 async def test_an_orphan_is_given_time_to_be_found() -> None:
     bench = Bench()
     await bench.launch("a")
-    bench.watch.look_for_orphans({})
-    bench.clock.advance(ORPHAN_AFTER)
-    bench.watch.look_for_orphans({})
+    bench.clock.advance(ORPHAN_AFTER - 1.0)
+    bench.watch.happened("time passes")
     assert bench.broken == set()
     bench.clock.advance(1.0)
-    bench.watch.look_for_orphans({})
+    bench.watch.happened("time passes")
     assert bench.broken == {Rule.ORPHAN}
+
+
+async def test_an_orphan_is_one_from_the_moment_that_its_worker_is_recorded_as_gone() -> None:
+    bench = Bench()
+    bench.watch.recorded([AddWorker(worker(WorkerState.INTENDED))])
+    await bench.launch("a")
+    bench.clock.advance(2 * ORPHAN_AFTER)
+    bench.watch.recorded([UpdateWorker(WorkerState.TERMINATING, worker(WorkerState.GONE))])
+    assert bench.broken == set()
+    bench.clock.advance(ORPHAN_AFTER)
+    bench.watch.happened("time passes")
+    assert bench.broken == {Rule.ORPHAN}
+
+
+async def test_what_depends_on_sources_takes_as_much_longer_as_they_were_broken() -> None:
+    bench = Bench()
+    blind = [0.0]
+    bench.watch.blind = lambda: blind[0]
+    await bench.launch("a")
+    blind[0] = 300.0
+    bench.clock.advance(ORPHAN_AFTER + 299.0)
+    bench.watch.happened("time passes")
+    bench.watch.happened("time passes")
+    assert bench.broken == set()
+    bench.clock.advance(301.0)
+    bench.watch.happened("time passes")
+    assert bench.broken == {Rule.ORPHAN}
+
+
+@pytest.mark.parametrize("state", [WorkerState.LAUNCHING, WorkerState.BOOTING, WorkerState.JOINED])
+async def test_a_machine_that_never_joins_is_not_kept_for_ever(state: WorkerState) -> None:
+    bench = Bench()
+    await bench.launch("a")
+    bench.watch.recorded([UpdateWorker(state, worker(state))])
+    bench.clock.advance(LEFT_AFTER)
+    bench.watch.happened("time passes")
+    assert bench.broken == (set() if state is WorkerState.JOINED else {Rule.LEFT})
+
+
+async def test_nor_is_one_that_stopped_from_the_moment_it_did() -> None:
+    bench = Bench()
+    (machine,) = await bench.launch("a")
+    bench.watch.recorded([UpdateWorker(WorkerState.JOINED, worker(WorkerState.JOINED))])
+    bench.clock.advance(LEFT_AFTER - 1.0)
+    bench.cloud.stop_machine(machine)
+    bench.clock.advance(LEFT_AFTER - 1.0)
+    bench.watch.happened("time passes")
+    assert bench.broken == set()
+    bench.clock.advance(1.0)
+    bench.watch.happened("time passes")
+    assert bench.broken == {Rule.LEFT}
+
+
+@pytest.mark.parametrize(("pause", "broken"), [(0.5, False), (10.0, True), (ASK_AGAIN, False)])
+async def test_a_cloud_without_room_is_not_asked_again_at_once(pause: float, broken: bool) -> None:
+    bench = Bench()
+    bench.cloud.sold_out = {(None, SMALL.name)}
+    await bench.launch("a")
+    bench.clock.advance(pause)
+    await bench.launch("b")
+    assert bench.broken == ({Rule.HAMMERED} if broken else set())
+
+
+@pytest.mark.parametrize(("pause", "broken"), [(0.5, False), (10.0, True), (30.0, False)])
+async def test_a_cloud_that_throttles_is_left_alone_as_long_as_it_asks(pause: float, broken: bool) -> None:
+    bench = Bench()
+    bench.cloud.faults.inject(CloudFault.RAISE, times=1, error=Throttled("429", retry_after=30.0))
+    with pytest.raises(Throttled):
+        await bench.cloud.machines()
+    bench.clock.advance(pause)
+    await bench.cloud.shapes()
+    assert bench.broken == set()
+    await bench.cloud.machines()
+    assert bench.broken == ({Rule.HAMMERED} if broken else set())
+
+
+@pytest.mark.parametrize(("age", "broken"), [(60.0, False), (60.5, True)])
+def test_a_price_of_the_past(age: float, broken: bool) -> None:
+    bench = Bench()
+    bench.watch.price_age = 60.0
+    bench.cloud.price({SMALL.name: 5.0})
+    bench.watch.priced(bench.cloud)
+    bench.clock.advance(age)
+    bench.watch.priced(bench.cloud)
+    bench.watch.recorded([AddWorker(worker(WorkerState.INTENDED))])
+    assert bench.broken == ({Rule.OLD_PRICE} if broken else set())
+
+
+def test_a_controller_that_does_not_lead_any_more() -> None:
+    bench = Bench()
+    bench.watch.recorded([UpdateWorker(WorkerState.JOINED, worker(WorkerState.JOINED))], deposed=True)
+    assert bench.broken == {Rule.DEPOSED}
+
+
+def test_further_checks_are_asked_after_every_event_and_a_breach_says_where_to_look() -> None:
+    bench = Bench()
+    bench.watch.seed = 7
+    bench.watch.checks.append(lambda watch: watch.breach(Rule.QUOTA, "too dear"))
+    bench.clock.advance(12.0)
+    bench.watch.happened("the first")
+    (found,) = bench.watch.found
+    assert f"{Rule.QUOTA}: too dear (event 1 at second" in str(found)
+    assert str(found).endswith(": the first; seed 7)")
 
 
 @pytest.mark.parametrize(
     ("decide", "rule"),
     [
-        (lambda watch: watch.decided([AddWorker(worker(WorkerState.INTENDED, " "))]), Rule.NO_REASON),
+        (lambda watch: watch.recorded([AddWorker(worker(WorkerState.INTENDED, " "))]), Rule.NO_REASON),
         (
-            lambda watch: watch.decided([UpdateWorker(WorkerState.JOINED, worker(WorkerState.BOOTING))]),
+            lambda watch: watch.recorded([UpdateWorker(WorkerState.JOINED, worker(WorkerState.BOOTING))]),
             Rule.ILLEGAL,
         ),
     ],

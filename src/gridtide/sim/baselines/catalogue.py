@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import ceil
 from typing import Final
 
+from gridtide.errors import SiteFileError
 from gridtide.sim.baselines.base import Baseline, Decision, Rule, Sight, towards
 from gridtide.sim.baselines.cobald import LINEAR
 from gridtide.sim.baselines.kubernetes import CLUSTER_AUTOSCALER, KARPENTER
@@ -24,7 +25,16 @@ NAMES: Final = (STATIC, ELASTIQ, *MODELS)
 
 
 def baseline_setting(setting: Setting, name: str) -> Setting:
-    """The setting under the name of the model, so that its figures are told from Gridtide's."""
+    """The setting under the name of the model, so that its figures are told from Gridtide's.
+
+    SiteFileError for one with faults, unless the production controller runs it: no other would be struck.
+    """
+    if setting.faults and name != ELASTIQ:
+        raise SiteFileError(
+            f"faults strike Gridtide's controller and its clouds, and the model of {name} has neither",
+            where=setting.name,
+            remedy="leave out the faults, or --baseline",
+        )
     marked = replace(setting, name=f"model of {name}" if name != STATIC else "static at peak", baseline=name)
     if name != ELASTIQ:
         return marked

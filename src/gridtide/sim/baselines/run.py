@@ -74,10 +74,10 @@ class _Hand:
         self._batch.on_end, self._batch.on_start, self._batch.on_lost = self._ended, self._started, self._lose
         random = Random(f"{seed}/queue")  # noqa: S311  (a simulation, no secret)
         self._queue = SimulatedQueue(setting.queue, clock, random, self._batch, contact_timeout=setting.contact_timeout)
-        self._watch = Watch(setting.rules, [self._cloud], lambda: clock.now() - self._epoch)
-        self._watch.attach()
+        self._watch = Watch(setting.rules, [self._cloud], lambda: clock.now() - self._epoch, seed=seed)
+        self._watch.attach(records=False)
         self._world = SimulatedWorld(
-            [self._cloud], self._queue, clock, heartbeat=_HEARTBEAT, attributes=setting.attributes
+            [self._cloud], self._queue, clock, heartbeat=_HEARTBEAT, lease=_LEASE, attributes=setting.attributes
         )
         self._cloud.on_ended.append(self._gone)
         self._shapes = tuple(
@@ -94,7 +94,7 @@ class _Hand:
     async def run(self) -> Run:
         """Until all jobs have ended; then every machine goes."""
         self._batch.feed(self._trace.jobs, self._epoch)
-        self._world.connected = self
+        self._world.connect(self)
         self._world.start()
         try:
             never = await self._follow()
@@ -277,6 +277,8 @@ class _Hand:
             refused=len(self._world.refused),
             cycles=self._looks,
             decisions=0,
+            events=self._watch.events,
+            strikes={},
             length=max([self._moved, *(each.ended for each in machines)]),
         )
 

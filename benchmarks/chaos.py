@@ -1,0 +1,186 @@
+"""Jobs by the hundred thousand while all faults strike, for every policy: nothing killed, left over or doubled.
+
+Each run is a workload of its own seed on two clouds that are often full, under all faults at random (``gridtide sim
+--chaos``). ``python -m benchmarks.chaos POLICY SEED [JOBS]`` repeats one of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from benchmarks.figures import Figure
+from gridtide.model.ids import CloudName, GroupName, ShapeName, Zone
+from gridtide.model.machines import Quota
+from gridtide.model.rules import CloudRules, Policy
+from gridtide.sim.cloud import BootTime, CloudModel
+from gridtide.sim.faults import chaos
+from gridtide.sim.reading import read_trace
+from gridtide.sim.run import Run, simulate
+from gridtide.sim.setting import Setting, fitted, standard_setting
+from gridtide.sim.watch import Rule
+from gridtide.site.policies import POLICIES
+
+MAXIMUM: Final = 40
+"""Machines, often reached: a rule that nothing tests is kept by chance."""
+SETTLE: Final = 120.0
+"""Seconds for which the listings of the clouds may lag; their lag among the faults is 60 s."""
+SHORTER: Final = 16.0
+"""Jobs take so much less time than on a large site: what is tried is how workers come and go, not how they work."""
+RATE: Final = 4.0
+"""Faults come so much more often than in ``--chaos 1``: about two an hour of each kind that is rare, or one every few
+minutes of all kinds."""
+PER_RUN: Final = 20_000
+"""Jobs of one run: three days of submissions."""
+
+EXAMPLES: Final[Mapping[str, Mapping[str, object]]] = {
+    "queue": {},
+    "elastiq": {},
+    "per_job": {},
+    "fixed": {"count": 25},
+    "load": {},
+    "schedule": {
+        "warm": 2,
+        "windows": [
+            {"begins": "0 8 * * *", "lasts": "4 h", "minimum": 10},
+            {"begins": "0 20 * * *", "lasts": "6 h", "maximum": 15},
+        ],
+    },
+    "tide": {},
+}
+"""What each policy is given in the site file. A test keeps them complete."""
+
+RUNS: Final[Mapping[str, int]] = {
+    "queue": 14,
+    "elastiq": 10,
+    "per_job": 6,
+    "fixed": 5,
+    "load": 4,
+    "schedule": 4,
+    "tide": 7,
+}
+"""Of :data:`PER_RUN` jobs each: 1 000 000 in all."""
+
+_TOLD: Final = (
+    ("jobs killed", "jobs", (Rule.JOB_KILLED,)),
+    ("machines left over", "machines", (Rule.ORPHAN, Rule.LEFT)),
+    ("workers doubled", "workers", (Rule.DOUBLE,)),
+    ("machines above a group's maximum", "times", (Rule.MAXIMUM,)),
+)
+"""Name, unit and rules of each figure. No breach is left out, whatever caused it: that the launch call of a controller
+that was frozen can leave too late is known (docs/reference/faults.md), and where it shows, the figure is missed."""
+_OTHERS: Final = tuple(rule for rule in Rule if not any(rule in rules for _, _, rules in _TOLD))
+_GRID, _PRIVATE, _BURST = GroupName("grid"), CloudName("private"), CloudName("burst")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run showed."""
+
+    policy: str
+    seed: int
+    completions: int
+    never_started: int
+    strikes: int
+    events: int
+    broken: Counter[Rule]
+    first: Mapping[Rule, str]
+    """The first breach of each rule, as far as it was told."""
+
+
+def policy_of(name: str) -> Policy:
+    """As a site file would give it."""
+    return POLICIES.model(name).model_validate({"type": name, **EXAMPLES[name]}).policy()
+
+
+def setting_of(policy: str) -> Setting:
+    """Two clouds, one of them with a small quota, one with zones."""
+    base = standard_setting(f"chaos, {policy}")
+    (model,) = base.clouds.values()
+    largest = 1 if policy == "per_job" else 2
+    shapes = tuple(shape for shape in model.shapes if shape.resources.cores <= largest)
+    dear = tuple(replace(shape, name=ShapeName(f"burst-{shape.name}"), price=2 * shape.price) for shape in shapes)
+    quotas = {_PRIVATE: Quota(cores=100), _BURST: Quota(machines=30)}
+    clouds = {
+        _PRIVATE: CloudModel(shapes, quota=quotas[_PRIVATE]),
+        _BURST: CloudModel(dear, boot=BootTime(90.0, 0.4), zones=(Zone("a"), Zone("b")), quota=quotas[_BURST]),
+    }
+    group = replace(
+        base.rules.groups[_GRID], clouds=(_PRIVATE, _BURST), maximum=MAXIMUM, minimum=1, policy=policy_of(policy)
+    )
+    rules = replace(
+        base.rules,
+        groups={_GRID: group},
+        clouds={name: CloudRules(name, quotas[name], SETTLE) for name in clouds},
+    )
+    return replace(base, rules=rules, clouds=clouds, faults=chaos(RATE))
+
+
+def one(policy: str, seed: int, jobs: int) -> Run:
+    """Repeat one run. Jobs for more cores than the policy's machines have are left out."""
+    setting = setting_of(policy)
+    # A single-use worker boots for each job, so that fewer jobs a day find one.
+    trace = read_trace("grid", seed=seed, jobs=jobs, spread=4.0 if policy == "per_job" else 2.0)
+    shorter = tuple(job._replace(runtime=max(1.0, job.runtime / SHORTER)) for job in trace.jobs)
+    return simulate(fitted(replace(trace, jobs=shorter), setting), setting, seed=seed)
+
+
+def outcome(policy: str, seed: int, jobs: int) -> Outcome:
+    """The same, in short."""
+    run = one(policy, seed, jobs)
+    counts: Counter[Rule] = Counter()
+    for violation in run.violations:
+        counts[violation.rule] += 1
+    first = {violation.rule: str(violation) for violation in reversed(run.violations)}
+    return Outcome(policy, seed, len(run.jobs), run.never_started, sum(run.strikes.values()), run.events, counts, first)
+
+
+def figures(directory: Path, *, quick: bool) -> Iterable[Figure]:
+    """All policies, or a little of each."""
+    planned = dict.fromkeys(EXAMPLES, 1) if quick else RUNS
+    jobs = 300 if quick else PER_RUN
+    wanted = [(name, seed) for name, number in planned.items() for seed in range(number)]
+    with ProcessPoolExecutor() as pool:
+        futures = [pool.submit(outcome, name, seed, jobs) for name, seed in wanted]
+        outcomes = [future.result() for future in futures]
+    yield from told(outcomes)
+
+
+def told(outcomes: Iterable[Outcome]) -> Iterable[Figure]:
+    """The figures of these."""
+    every = list(outcomes)
+    completions = sum(each.completions for each in every)
+    broken: Counter[Rule] = Counter()
+    for each in every:
+        broken += each.broken
+    of_policy: Counter[str] = Counter()
+    for each in every:
+        of_policy[each.policy] += each.completions
+    note = ", ".join(f"{name} {number}" for name, number in sorted(of_policy.items()))
+    faults, events = sum(each.strikes for each in every), sum(each.events for each in every)
+    wanted = sum(each.completions + each.never_started for each in every)
+    yield Figure("chaos: jobs that ended", completions, "jobs", "==", wanted, f"{faults} faults; {note}")
+    for name, unit, rules in (*_TOLD, ("other rules broken", "times", _OTHERS)):
+        first = _first(every, rules) or (f"checked at {events} events" if rules is _OTHERS else "")
+        yield Figure(f"chaos: {name}", sum(broken[rule] for rule in rules), unit, "==", 0, first)
+
+
+def _first(outcomes: Iterable[Outcome], rules: Collection[Rule]) -> str:
+    """The first breach of one of these, and how to repeat it."""
+    found = (
+        f"{each.policy}, seed {each.seed}: {text}"
+        for each in outcomes
+        for rule, text in each.first.items()
+        if rule in rules
+    )
+    return next(found, "")
+
+
+if __name__ == "__main__":
+    shown = outcome(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else PER_RUN)
+    print(shown)
