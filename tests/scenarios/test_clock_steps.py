@@ -59,3 +59,29 @@ def test_what_was_begun_before_a_step_is_ended_after_it(step: float, state: Work
             await site.until(lambda: site.machines() == 0 and not site.workers, within=12 * MINUTE)
 
     scenario(main)()
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+def test_a_launch_before_a_step_tells_nothing_of_room_nor_of_boot_times(step: float) -> None:
+    """Start: five machines boot. Do: restart with a step, the cloud is sold out, a launch is refused, the five join.
+
+    Expected: they do not make the cloud look as if it had room, and nothing is learned from how long they took.
+    """
+
+    async def main() -> None:
+        async with Site(maximum=8, boot_time=30.0, join_deadline=3 * HOUR) as site:
+            await site.up()
+            site.submit(5, duration=HOUR)
+            await site.until(lambda: site.launches() == 5, within=MINUTE)
+            site.wall_step = step
+            await site.restart()
+            await asyncio.sleep(10.0)
+            site.cloud.faults.inject(CloudFault.REFUSE, seconds=HOUR)
+            site.submit(1, duration=HOUR)
+            await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 5, within=MINUTE)
+            assert site.cloud.record.calls[CloudCall.LAUNCH] == 2
+            await asyncio.sleep(5.0)
+            assert site.cloud.record.calls[CloudCall.LAUNCH] == 2
+            assert site.controller.boot_times == {}
+
+    scenario(main)()

@@ -208,8 +208,9 @@ class Controller:
         for worker in record.failed:
             if worker.reason.cause is Cause.NEVER_JOINED and worker.launched is not None:
                 key = (worker.zone, worker.shape.name)
-                self._breakers[worker.cloud].never_joined(key, worker.launched, now, str(worker.reason))
-                if worker.launched >= self._started:  # else nobody could let it in for a while
+                launched = self._launched(worker)
+                self._breakers[worker.cloud].never_joined(key, launched, now, str(worker.reason))
+                if launched == worker.launched:  # else nobody could let it in for a while
                     self._boots.gave_up(worker, worker.since - worker.launched)
         for forgotten in record.drain_again:
             self._fleet.drain_acknowledged.pop(forgotten, None)
@@ -225,6 +226,12 @@ class Controller:
                 hands.terminate([*self._ending_machines(snapshot, name), *record.strays.get(name, ())])
         for queue_hands in self._queue_hands.values():
             queue_hands.kick()
+
+    def _launched(self, worker: Worker) -> float:
+        """When it was launched; by an earlier process, whose clock may have been another: when this one began."""
+        launched = worker.launched
+        known = launched is not None and self._started <= launched <= self._clock.now()
+        return launched if launched is not None and known else self._started
 
     def _observed(self, snapshot: Snapshot, name: CloudName) -> bool:
         """Whether this cloud, and the queues of its groups, have been read since the start (DESIGN 1.2)."""
@@ -409,7 +416,7 @@ class Controller:
             raise Conflict(f"group {joined.group} is not in the site file any more", where=joined.id)
         orders = await self._assembly.queues[group.queue].join(joined, host)
         if joined.launched is not None:
-            self._breakers[joined.cloud].joined((joined.zone, joined.shape.name), joined.launched)
+            self._breakers[joined.cloud].joined((joined.zone, joined.shape.name), self._launched(joined))
         self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), 0, 0.0, draining=False)
         self.queue_changed(group.queue)
         return JoinAnswer(joined, group.lease, self._heartbeat(joined), orders, outcome.boot)

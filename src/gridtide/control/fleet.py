@@ -96,7 +96,7 @@ class Fleet:
             before = self.workers.get(worker)
             boot = None if before is None else _boot(before, now, report)
             launched = None if before is None else before.launched
-            learned = launched is not None and launched >= self._led_since
+            learned = launched is not None and self._led_since <= launched <= now
             joined = await self._store.join(
                 self._keeper.lease,
                 worker,
