@@ -19,7 +19,7 @@ def ended_once(one: ClusterSite, job: str) -> bool:
 @pytest.mark.parametrize(("cloud", "patience"), [("process", 60), ("qemu", 180)])
 def test_a_job_brings_its_machine_and_outlives_the_controller(tmp_path: Path, cloud: str, patience: float) -> None:
     with cluster_site(tmp_path / "site", cloud=cloud, maximum=1, idle_for="1 s") as one:
-        job = one.cluster.submit(f"{SAY}; sleep 6")
+        job = one.cluster.submit(f"{SAY}; sleep 25")  # longer than a busy host takes to notice, kill and look
         one.wait(one.has_said, timeout=patience, what="the job to run")
         nodes = one.nodes()
         assert len(nodes) == 1
