@@ -10,13 +10,13 @@ import pytest
 
 from gridtide.clouds.fake import CloudCall, CloudFault, FakeCloud
 from gridtide.clouds.protocol import LaunchRequest
-from gridtide.control import controller
 from gridtide.control.breaker import AFTER_REFUSAL
 from gridtide.errors import CloudError, GridtideError, NoCapacity, QueueError, StoreUnavailable, Throttled
 from gridtide.model.ids import MachineId, WorkerId
 from gridtide.model.machines import Quota
 from gridtide.model.reasons import Cause
 from gridtide.model.workers import Worker, WorkerState
+from gridtide.planning import Planner
 from gridtide.queues.fake import FakeJobState, FakeQueue, QueueCall, QueueFault
 from gridtide.queues.protocol import Outcome
 from tests.scenarios.harness import GROUP, QUEUE, Site, scenario
@@ -265,23 +265,21 @@ async def test_a_store_that_is_down_stops_nothing_but_decisions() -> None:
 
 @scenario
 async def test_a_fault_in_planning_is_survived() -> None:
-    module = vars(controller)
-
     async with Site(maximum=1) as site:
         await site.up()
         await asyncio.sleep(5)
-        honest = module["plan"]
+        honest = Planner.plan
         failed: list[float] = []
 
         def broken(*_: object) -> object:
             failed.append(site.clock.now())
             raise ZeroDivisionError("in planning")
 
-        module["plan"] = broken
+        Planner.plan = broken  # type: ignore[method-assign,assignment]
         try:
             site.queue.submit(1, duration=60)
             await asyncio.sleep(60)
         finally:
-            module["plan"] = honest
+            Planner.plan = honest  # type: ignore[method-assign]
         assert 2 <= len(failed) <= 70
         await site.until(lambda: site.queue.count(FakeJobState.DONE) == 1, within=HOUR)

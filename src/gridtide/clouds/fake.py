@@ -91,6 +91,15 @@ class FakeMachine:
     ends: float | None = None
     """When its resources are free again; set by terminate."""
 
+    _listed: Machine | None = field(default=None, repr=False, compare=False)
+
+    def as_listed(self, now: float) -> Machine:
+        """What a listing says of it: the same object for as long as it says the same."""
+        state, known = self.state(now), self._listed
+        if known is None or known.state is not state or known.message != self.message:
+            known = self._listed = Machine(self.id, self.worker, state, self.resources, self.zone, self.message)
+        return known
+
     def state(self, now: float) -> MachineState:
         """What the cloud says of it at that time."""
         if self.ends is not None:
@@ -222,9 +231,7 @@ class FakeCloud:
         empty = self.faults.strike(CloudFault.EMPTY, CloudCall.MACHINES) is not None
         self._purge(now)
         listed = tuple(
-            Machine(each.id, each.worker, each.state(now), each.resources, each.zone, each.message)
-            for each in self._machines.values()
-            if now >= each.made + self.list_lag and not empty
+            each.as_listed(now) for each in self._machines.values() if now >= each.made + self.list_lag and not empty
         )
         await self._end(CloudCall.MACHINES)
         return listed

@@ -99,10 +99,8 @@ class CloudHands:
         """Start launch calls for the workers that wait for one."""
         waiting = [
             worker
-            for worker in self._fleet.workers.values()
-            if worker.cloud == self.cloud.name
-            and worker.state is WorkerState.INTENDED
-            and worker.id not in self._launching
+            for worker in self._fleet.in_state(WorkerState.INTENDED).values()
+            if worker.cloud == self.cloud.name and worker.id not in self._launching
         ]
         for start in range(0, len(waiting), _BULK):
             batch = waiting[start : start + _BULK]

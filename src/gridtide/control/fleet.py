@@ -26,7 +26,7 @@ Decide = Callable[[Mapping[WorkerId, Worker]], Sequence[Change]]
 
 
 class Fleet:
-    """``workers`` holds all that are not GONE."""
+    """``workers`` holds all that are not GONE; it is changed here and nowhere else."""
 
     def __init__(self, store: FleetStore, keeper: LeaseKeeper) -> None:
         self._store = store
@@ -39,6 +39,7 @@ class Fleet:
         self.undrain_answered: dict[WorkerId, float] = {}
         self.ledger = Ledger()
         self._led_since = float("inf")
+        self._by_state: dict[WorkerState, dict[WorkerId, Worker]] = {state: {} for state in WorkerState}
 
     async def load(self, now: float) -> None:
         """Read everything anew, at the beginning of a lead.
@@ -47,7 +48,10 @@ class Fleet:
         answered: if the queue never heard of it, it lists the worker as draining, and that is then believed.
         """
         async with self._lock:
-            self.workers = {worker.id: worker for worker in await self._store.workers()}
+            self.workers = {}
+            self._by_state = {state: {} for state in WorkerState}
+            for worker in await self._store.workers():
+                self._put(worker)
             self.wishes = dict(await self._store.wishes())
             self.ledger.load(await self._store.stays(since=reach_of(now)))
             self.heartbeats = {}
@@ -63,6 +67,10 @@ class Fleet:
             return self.workers[worker]
         except KeyError:
             raise NotFound(f"no worker {worker}", remedy="`gridtide workers` lists them") from None
+
+    def in_state(self, state: WorkerState) -> Mapping[WorkerId, Worker]:
+        """Those that are in it, without a look at the others."""
+        return self._by_state[state]
 
     async def change(self, decide: Decide) -> Sequence[Change]:
         """Commit what ``decide`` makes of the present workers; returns what was committed.
@@ -107,7 +115,7 @@ class Fleet:
                 reason=Reason(Cause.JOINED, "its machine traded the join token"),
                 boot=boot if learned else None,
             )
-            self.workers[joined.id] = joined
+            self._put(joined)
             if before is None or before.state is joined.state:
                 return Joined(joined, None, learned=False)  # a repeated request
             told = replace(event_of(joined, actor=f"worker:{worker}", now=now), text=_joined_text(boot))
@@ -117,14 +125,11 @@ class Fleet:
     def _apply(self, change: Change) -> None:
         match change:
             case AddWorker(worker=worker):
-                self.workers[worker.id] = worker
+                self._put(worker)
             case UpdateWorker(worker=worker):
+                self._put(worker)
                 if worker.state is WorkerState.GONE:
-                    self.workers.pop(worker.id, None)
-                    self.heartbeats.pop(worker.id, None)
                     self.ledger.add(worker)
-                else:
-                    self.workers[worker.id] = worker
                 if worker.state is not WorkerState.DRAINING:
                     self.drain_acknowledged.pop(worker.id, None)
                 if worker.state is not WorkerState.JOINED:
@@ -133,6 +138,17 @@ class Fleet:
                 self.wishes[group] = wishes
             case Event():
                 pass
+
+    def _put(self, worker: Worker) -> None:
+        before = self.workers.get(worker.id)
+        if before is not None and before.state is not worker.state:
+            del self._by_state[before.state][worker.id]
+        if worker.state is WorkerState.GONE:
+            self.workers.pop(worker.id, None)
+            self.heartbeats.pop(worker.id, None)
+        else:
+            self.workers[worker.id] = worker
+            self._by_state[worker.state][worker.id] = worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,16 @@ class _CloudSources:
     shapes: Source[tuple[Shape, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """Workers whose node and machine may vanish."""
+
+    stays: Callable[[WorkerId], bool]
+
+    def __contains__(self, worker: object) -> bool:
+        return isinstance(worker, str) and not self.stays(WorkerId(worker))
+
+
 class Observer:
     """Knows what is read when. ``changed`` is called whenever a reading has changed."""
 
@@ -53,12 +63,13 @@ class Observer:
     ) -> None:
         """``stays`` tells of a worker whether its node and machine should still be there; others may vanish."""
         self._assembly = assembly
-        self._stays = stays
+        self._leaving = _Leaving(stays)
         self._clock = clock
         self._random = random
         self._changed = changed
         self._queues = {name: self._queue_sources(queue) for name, queue in assembly.queues.items()}
         self._clouds = {name: self._cloud_sources(cloud) for name, cloud in assembly.clouds.items()}
+        self._zoned = {name: cloud for name, cloud in assembly.clouds.items() if isinstance(cloud, HasZones)}
 
     async def observe(self) -> None:
         """Start what is due and give it the cycle's patience: one such time for each read, however many cycles pass.
@@ -99,8 +110,7 @@ class Observer:
         for name, sources in self._clouds.items():
             shapes = sources.shapes.reading(now)
             known: Fresh[tuple[Shape, ...]] | None = last_known(shapes)
-            cloud = self._assembly.clouds[name]
-            zones: tuple[Zone | None, ...] = (cloud.zones() if isinstance(cloud, HasZones) else ()) or (None,)
+            zones: tuple[Zone | None, ...] = (zoned.zones() if (zoned := self._zoned.get(name)) else ()) or (None,)
             keys = [(zone, shape.name) for zone in zones for shape in known.value] if known is not None else []
             health = breakers[name].health(keys, now)
             views[name] = CloudView(sources.machines.reading(now), shapes, zones, health)
@@ -177,15 +187,10 @@ class Observer:
         )
 
     def _believe_nodes(self, before: Reading[Nodes], answer: Fresh[Nodes]) -> Reading[Nodes]:
-        known = last_known(before)
-        return believe_nodes(before, answer, self._leaving(node.worker for node in (known.value if known else ())))
+        return believe_nodes(before, answer, self._leaving)
 
     def _believe_machines(self, before: Reading[Machines], answer: Fresh[Machines]) -> Reading[Machines]:
-        known = last_known(before)
-        return believe_machines(before, answer, self._leaving(each.worker for each in (known.value if known else ())))
-
-    def _leaving(self, workers: Iterable[WorkerId | None]) -> set[WorkerId]:
-        return {worker for worker in workers if worker is not None and not self._stays(worker)}
+        return believe_machines(before, answer, self._leaving)
 
     async def _read_demand(self, queue: Queue) -> Demand:
         """Which jobs our machines could run can only be said once it is known what machines there are."""

@@ -86,10 +86,8 @@ class QueueHands:
     def _undrained(self) -> dict[WorkerId, Reason]:
         return {
             worker.id: worker.reason
-            for worker in self._fleet.workers.values()
-            if worker.state is WorkerState.DRAINING
-            and worker.id not in self._fleet.drain_acknowledged
-            and self._mine(worker.id)
+            for worker in self._fleet.in_state(WorkerState.DRAINING).values()
+            if worker.id not in self._fleet.drain_acknowledged and self._mine(worker.id)
         }
 
     def _open(self) -> bool:

@@ -48,6 +48,7 @@ class Recorder:
         self._now = now
         self._new_id = new_id
         self._known_strays = known_strays
+        self._told: dict[tuple[GroupName, CloudName], Mapping[str, Json]] = {}
         self.record = Record()
 
     def take(self, action: Action) -> None:
@@ -149,6 +150,10 @@ class Recorder:
             )
 
     def _evidence(self, group: GroupName, cloud: CloudName) -> Mapping[str, Json]:
-        rules = self._rules.groups.get(group)
-        queue = {} if rules is None else of_queue(self._snapshot, rules.queue)
-        return {**queue, **of_cloud(self._snapshot, cloud)}
+        """The same for all workers of a group in a cloud: it counts what is listed, which may be thousands."""
+        known = self._told.get((group, cloud))
+        if known is None:
+            rules = self._rules.groups.get(group)
+            queue = {} if rules is None else of_queue(self._snapshot, rules.queue)
+            known = self._told[(group, cloud)] = {**queue, **of_cloud(self._snapshot, cloud)}
+        return known

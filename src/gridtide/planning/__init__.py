@@ -3,6 +3,6 @@
 No I/O, no clock, no chance: equal input gives an equal plan, so a plan can be printed, explained, replayed and tested.
 """
 
-from gridtide.planning.planner import plan
+from gridtide.planning.planner import Planner, plan
 
-__all__ = ["plan"]
+__all__ = ["Planner", "plan"]

@@ -5,17 +5,16 @@ Everything that decides whether a reading counts as evidence is asked here, so t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
-from gridtide.model.demand import Node, NodeState
-from gridtide.model.ids import CloudName, GroupName, MachineId, QueueName, WorkerId
+from gridtide.model.ids import CloudName, GroupName, QueueName, WorkerId
 from gridtide.model.machines import Machine, MachineState
-from gridtide.model.readings import Fresh, Missing, Reading, Unconfirmed, fresh, last_known
+from gridtide.model.readings import Fresh, Missing, Reading, Unconfirmed, fresh
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import GroupRules, SiteRules, Wishes
 from gridtide.model.snapshot import CloudView, QueueView, Snapshot
 from gridtide.model.workers import Worker, WorkerState
+from gridtide.planning.sightings import Seen, Sightings
 
 REGISTRATION_ALLOWANCE: Final = 60.0
 """Seconds from joining until a queue lists the worker. Smaller: machines are launched for jobs that a worker which has
@@ -29,85 +28,23 @@ _NO_QUEUE: Final = QueueView(demand=_NOT_READ, nodes=_NOT_READ)
 _NO_CLOUD: Final = CloudView(machines=_NOT_READ, shapes=_NOT_READ)
 _NO_WISHES: Final = Wishes()
 
-_LEAST_ENDED_FIRST: Final = (NodeState.ACCEPTING, NodeState.UNAVAILABLE, NodeState.DRAINING, NodeState.DRAINED)
-"""A worker with several nodes is as far on its way out as the one that is least far."""
-
-
-@dataclass(slots=True)
-class Seen:
-    """What the queues say of one worker: all nodes that carry its id, taken together."""
-
-    nodes: tuple[Node, ...]
-    state: NodeState
-    running: int
-    idle_since: float | None
-    """Since when none of them runs anything."""
-    started: float | None
-    """When the oldest of the readings began; None when one of them is not fresh."""
-
-    def joined_with(self, other: Seen) -> Seen:
-        """Both together: no surer and no emptier than either."""
-        unsure = self.started is None or other.started is None
-        busy = self.idle_since is None or other.idle_since is None
-        return Seen(
-            nodes=self.nodes + other.nodes,
-            state=min(self.state, other.state, key=_LEAST_ENDED_FIRST.index),
-            running=self.running + other.running,
-            idle_since=None if busy else max(self.idle_since or 0.0, other.idle_since or 0.0),
-            started=None if unsure else min(self.started or 0.0, other.started or 0.0),
-        )
-
-
-@dataclass(slots=True)
-class Listed:
-    """A machine that carries a worker's id, and the cloud that lists it."""
-
-    cloud: CloudName
-    machine: Machine
-
 
 class Evidence:
     """Built once in a cycle; read by every rule."""
 
-    def __init__(self, snapshot: Snapshot, rules: SiteRules) -> None:
+    def __init__(self, snapshot: Snapshot, rules: SiteRules, sightings: Sightings | None = None) -> None:
+        """``sightings`` are those of this snapshot, if they are known already."""
         self.snapshot = snapshot
         self.rules = rules
         self.now = snapshot.now
-        self.seen: dict[WorkerId, Seen] = {}
-        self.foreign_nodes: dict[QueueName, list[Node]] = {}
-        self.machines: dict[WorkerId, list[Listed]] = {}
-        self.untagged: set[tuple[CloudName, MachineId]] = set()
+        if sightings is None:
+            sightings = Sightings()
+            sightings.look(snapshot)
+        self.seen = sightings.seen
+        self.foreign_nodes = sightings.foreign_nodes
+        self.machines = sightings.machines
+        self.untagged = sightings.untagged
         self._warming: dict[tuple[GroupName, CloudName | None], Reason | None] = {}
-        for queue in sorted(snapshot.queues):
-            self._index_nodes(queue)
-        for cloud in sorted(snapshot.clouds):
-            self._index_machines(cloud)
-
-    def _index_nodes(self, queue: QueueName) -> None:
-        reading = self.snapshot.queues[queue].nodes
-        known = last_known(reading)
-        if known is None:
-            return
-        started = known.started if isinstance(reading, Fresh) else None
-        foreign = self.foreign_nodes.setdefault(queue, [])
-        for node in known.value:
-            worker = node.worker
-            if worker is None:
-                foreign.append(node)
-                continue
-            seen = Seen((node,), node.state, node.running, node.idle_since, started)
-            before = self.seen.get(worker)
-            self.seen[worker] = seen if before is None else before.joined_with(seen)
-
-    def _index_machines(self, cloud: CloudName) -> None:
-        known = last_known(self.snapshot.clouds[cloud].machines)
-        if known is None:
-            return
-        for machine in known.value:
-            if machine.worker is None:
-                self.untagged.add((cloud, machine.id))
-            else:
-                self.machines.setdefault(machine.worker, []).append(Listed(cloud, machine))
 
     # --- what belongs to what
 
@@ -211,6 +148,12 @@ class Evidence:
         if heartbeat is not None and heartbeat.at > moment:
             return f"it was heard of {seconds(self.now - heartbeat.at)} ago"
         return None
+
+    def heard(self, worker: Worker) -> float:
+        """When the worker was heard of last; when it joined, or this controller began to lead, if that was later."""
+        least = max(self.snapshot.started, worker.joined or worker.since)
+        heartbeat = self.snapshot.heartbeats.get(worker.id)
+        return heartbeat.at if heartbeat is not None and heartbeat.at > least else least
 
     def says_busy_after(self, worker: WorkerId, moment: float) -> str | None:
         """Whether the worker itself said after ``moment`` that it runs jobs."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from gridtide.model.ids import GroupName
 from gridtide.model.reasons import Cause, Reason
-from gridtide.model.workers import WorkerState
 from gridtide.planning.evidence import Evidence, count, seconds
 from gridtide.planning.fitting import Load, amount, times
 from gridtide.planning.fleet import Fleet
@@ -124,8 +123,7 @@ def _why_calm(fleet: Fleet, name: str) -> Reason:
     starting = len(fleet.starting())
     if starting:
         return Reason(Cause.STARTING, f"{count(starting, 'worker')} of group {name} on the way")
-    joined = sum(course.state is WorkerState.JOINED for course in fleet.courses)
-    figures = f"group {name} has {count(joined, 'joined worker')}"
+    figures = f"group {name} has {count(fleet.joined_count(), 'joined worker')}"
     if fleet.pinned is not None:
         told = f"pinned at {fleet.pinned}" if fleet.aim.patience is None else fleet.aim.patience.text
         return Reason(Cause.SATISFIED, f"{figures}, {told}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from gridtide.model.actions import Action, Launch, Terminate
 from gridtide.model.boots import BootKey
 from gridtide.model.demand import Node, NodeState
+from gridtide.model.ids import WorkerId
 from gridtide.model.readings import fresh
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.resources import Resources
@@ -18,6 +19,7 @@ from gridtide.planning.evidence import Evidence
 from gridtide.planning.lifecycle import Course
 from gridtide.planning.limits import Offering, maximum_of, minimum_of, offerings
 from gridtide.planning.policies import Aim, Outlook, Pulse, Work, policy_of
+from gridtide.planning.steady import Steady
 
 STARTING = frozenset({WorkerState.INTENDED, WorkerState.LAUNCHING, WorkerState.BOOTING})
 _ON_THE_WAY_OUT = frozenset({WorkerState.DRAINING, WorkerState.DRAINED})
@@ -39,8 +41,10 @@ class Fleet:
     """A number of workers to have whatever waits, within minimum and maximum."""
     halted: Reason | None
     """Why the group is left alone by everything that follows the life-cycle rules."""
-    courses: list[Course]
-    """By worker id."""
+    lively: list[Course]
+    """Workers that are looked at one by one. All that have not joined, run nothing or leave are among them."""
+    steady: Steady
+    """Those that run jobs as before, counted together."""
     offers: list[Offering]
     waiting: int | None
     launches: list[Launch] = field(default_factory=list)
@@ -62,47 +66,68 @@ class Fleet:
             return Reason(Cause.AT_MAXIMUM, f"group {self.rules.name} is pinned at {self.pinned} workers")
         return self.aim.patience
 
+    @property
+    def courses(self) -> list[Course]:
+        """All its workers, to be decided about: from now on they are all looked at one by one."""
+        if self.steady:
+            self.lively += self.steady.thaw()
+        return self.lively
+
     def starting(self) -> list[Course]:
         """Workers that have not joined yet and are on the way."""
-        return [course for course in self.courses if course.state in STARTING]
+        return [course for course in self.lively if course.state in STARTING]
 
     def usable(self) -> list[Course]:
-        """Joined workers that count as capacity."""
+        """Joined workers that count as capacity, to be decided about."""
         return [course for course in self.courses if course.usable and course.state is WorkerState.JOINED]
+
+    def usable_lively(self) -> list[Course]:
+        """The same without the steady ones."""
+        return [course for course in self.lively if course.usable and course.state is WorkerState.JOINED]
+
+    def usable_count(self) -> int:
+        """How many joined workers count as capacity."""
+        return len(self.steady) + len(self.usable_lively())
+
+    def joined_count(self) -> int:
+        """How many have joined and do not drain."""
+        return len(self.steady) + sum(course.state is WorkerState.JOINED for course in self.lively)
 
     def active(self) -> int:
         """How many work, could work, or will."""
-        return len(self.starting()) + len(self.usable()) + sum(launch.count for launch in self.launches)
+        return len(self.starting()) + self.usable_count() + sum(launch.count for launch in self.launches)
 
-    @property
-    def to_replace(self) -> list[Course]:
+    def old_count(self) -> int:
         """Workers of an older generation that are not gone; those that take one job and leave are left to do so."""
-        return [course for course in self.courses if self.over_old(course) and not course.worker.single_use]
+        lively = sum(self.over_old(course) and not course.worker.single_use for course in self.lively)
+        return self.steady.older + lively
 
     def over_old(self, course: Course) -> bool:
         """Whether it was made from another image or context than the group's present one."""
         return course.worker.generation != self.rules.generation
 
 
-def fleet_of(group: GroupRules, courses: list[Course], evidence: Evidence) -> Fleet:
-    """Gather what this cycle needs to know of a group."""
+def fleet_of(group: GroupRules, lively: list[Course], evidence: Evidence, steady: Steady | None = None) -> Fleet:
+    """Gather what this cycle needs to know of a group. Without ``steady`` all its workers are among the lively ones."""
     view = evidence.queue(group.queue)
     demand = fresh(view.demand)
     waiting: int | None = None
     if demand is not None:
-        mine = (row for row in demand.value if any(name == group.name for name, _ in row.runs_on))
-        waiting = sum(row.count for row in mine)
-    usable = [course for course in courses if course.usable and course.state is WorkerState.JOINED]
+        rows = (row for row in demand.value if any(name == group.name for name, _ in row.runs_on))
+        waiting = sum(row.count for row in rows)
+    steady = Steady() if steady is None else steady
+    usable = [course for course in lively if course.usable and course.state is WorkerState.JOINED]
+    mine, others = tuple(lively), steady.courses  # as they are now: an outlook tells the same after a thaw
     outlook = Outlook(
         now=evidence.now,
         waiting=waiting,
         memory=evidence.snapshot.memory.get(group.name, GroupMemory()),
-        workers=len(usable) + sum(course.state in STARTING for course in courses),
-        busy=sum(course.seen is not None and course.seen.running > 0 for course in usable),
+        workers=len(steady) + len(usable) + sum(course.state in STARTING for course in lively),
+        busy=len(steady) + sum(course.seen is not None and course.seen.running > 0 for course in usable),
         minimum=minimum_of(group, evidence),
         maximum=maximum_of(group, evidence),
-        pulses=lambda: tuple(_pulse(course, evidence) for course in usable),
-        work=lambda: _work(group, courses, evidence),
+        pulses=lambda: tuple(_pulse(course, evidence) for course in sorted([*usable, *others.values()], key=_by_id)),
+        work=lambda: _work(group, [*mine, *others.values()], evidence),
         boot=_boot(group, evidence),
     )
     aim = _as_wished(policy_of(group.policy).aim(outlook), outlook, evidence.wishes(group.name))
@@ -110,7 +135,12 @@ def fleet_of(group: GroupRules, courses: list[Course], evidence: Evidence) -> Fl
     minimum = min(outlook.minimum if aim.minimum is None else aim.minimum, maximum)
     pinned = None if aim.count is None else min(max(aim.count, minimum), maximum)
     offers = offerings(group, evidence)
-    return Fleet(group, outlook, aim, minimum, maximum, pinned, _halted(group, evidence), courses, offers, waiting)
+    halted = _halted(group, evidence)
+    return Fleet(group, outlook, aim, minimum, maximum, pinned, halted, lively, steady, offers, waiting)
+
+
+def _by_id(course: Course) -> WorkerId:
+    return course.worker.id
 
 
 def _pulse(course: Course, evidence: Evidence) -> Pulse:

@@ -7,7 +7,7 @@ Such an answer is complete and well formed, so only its contrast to the last one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Final, TypeVar
 
 from gridtide.model.demand import Demand, Nodes, NodeState
@@ -51,33 +51,41 @@ def believe(before: Reading[T], answer: Fresh[T], doubt: Doubt[T]) -> Reading[T]
     return Unconfirmed(answer.value, last_good, answer.started, answer.finished, words)
 
 
-def believe_nodes(before: Reading[Nodes], answer: Fresh[Nodes], leaving: Collection[WorkerId] = ()) -> Reading[Nodes]:
+def believe_nodes(
+    before: Reading[Nodes], answer: Fresh[Nodes], leaving: Container[WorkerId | None] = ()
+) -> Reading[Nodes]:
     """Nodes that vanish in numbers are doubted. ``leaving`` are workers that are being ended: theirs may vanish."""
 
     def doubt(last: Nodes, now: Nodes) -> str | None:
+        listed = {node.name for node in now}
+        if all(node.name in listed for node in last):
+            return None
         staying = {
             node.name: node.running > 0
             for node in last
             if node.worker not in leaving and (node.state is not NodeState.DRAINED or node.running > 0)
         }
-        return _vanished(staying, {node.name for node in now}, "node")
+        return _vanished(staying, listed, "node")
 
     return believe(before, answer, doubt)
 
 
 def believe_machines(
-    before: Reading[Machines], answer: Fresh[Machines], leaving: Collection[WorkerId] = ()
+    before: Reading[Machines], answer: Fresh[Machines], leaving: Container[WorkerId | None] = ()
 ) -> Reading[Machines]:
     """Machines that vanish in numbers are doubted. ``leaving`` are workers that are being ended: theirs may vanish."""
 
     def doubt(last: Machines, now: Machines) -> str | None:
+        listed = {machine.id for machine in now}
+        if all(machine.id in listed for machine in last):
+            return None
         over = (MachineState.ENDING, MachineState.GONE)
         staying = {
             machine.id: machine.state is MachineState.RUNNING
             for machine in last
             if machine.worker not in leaving and machine.state not in over
         }
-        return _vanished(staying, {machine.id for machine in now}, "machine")
+        return _vanished(staying, listed, "machine")
 
     return believe(before, answer, doubt)
 
@@ -98,7 +106,7 @@ def believe_demand(before: Reading[Demand], answer: Fresh[Demand]) -> Reading[De
     return believe(before, answer, doubt)
 
 
-def _vanished(staying: Mapping[K, bool], now: Collection[K], noun: str) -> str | None:
+def _vanished(staying: Mapping[K, bool], now: Container[K], noun: str) -> str | None:
     """``staying`` says of each that should still be there whether it was at work."""
     missing = [name for name in staying if name not in now]
     many = len(missing) >= 2 and 2 * len(missing) > len(staying)

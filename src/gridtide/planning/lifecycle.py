@@ -18,8 +18,9 @@ from gridtide.model.demand import NodeState
 from gridtide.model.machines import Machine, MachineState
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.workers import Worker, WorkerState
-from gridtide.planning.evidence import REGISTRATION_ALLOWANCE, Evidence, Seen, count, seconds
+from gridtide.planning.evidence import REGISTRATION_ALLOWANCE, Evidence, count, seconds
 from gridtide.planning.joining import RETURN_ALLOWANCE, join_deadline
+from gridtide.planning.sightings import Seen
 
 CALL_ALLOWANCE: Final = 60.0
 """Seconds that a launch call may take at most. Smaller: an answer that is late is taken for a lost one, and a worker is
@@ -61,6 +62,8 @@ class Course:
     """Joined, and as far as is known able to take jobs."""
     settled: bool = False
     """``why`` is final: nothing that scaling finds out says more."""
+    open: bool = False
+    """``why`` was left to what scaling finds out."""
     timers: list[float] = field(default_factory=list)
     """When a deadline of its runs out."""
 
@@ -70,6 +73,34 @@ class Course:
         if self.listed and self.worker.machine in (None, self.listed[0].id):
             return self.listed[0]
         return None
+
+    @property
+    def calm(self) -> bool:
+        """Whether what the life-cycle rules said of it holds until something about it changes: it takes jobs, the cloud
+        lists its machine, and nothing is due."""
+        seen, machine = self.seen, self.machine
+        return (
+            self.usable
+            and self.state is self.worker.state is WorkerState.JOINED
+            and not (self.actions or self.revocable or self.timers)
+            and seen is not None
+            and seen.state is NodeState.ACCEPTING
+            and len(seen.nodes) == 1
+            and machine is not None
+            and machine.state not in _DEAD
+            and not machine.notice
+            and len(self.listed) == 1
+        )
+
+    @property
+    def steady(self) -> bool:
+        """Whether a calm one runs jobs as well, so that scaling has nothing to say of it either."""
+        return not self.open and self.why.cause is Cause.BUSY and self.seen is not None and self.seen.running > 0
+
+    def again(self) -> Course:
+        """Itself, as the life-cycle rules left it: for the next cycle, of one that is calm and open."""
+        self.why, self.settled = self.worker.reason, False
+        return self
 
     def advance(self, after: WorkerState, reason: Reason, *, revocable: bool = False) -> bool:
         """Take a step. Returns True, so that a rule can say ``return course.advance(...)``."""
@@ -113,6 +144,7 @@ def follow(worker: Worker, evidence: Evidence) -> Course:
     _adopt(course)
     while _STEPS[course.state](course, evidence):
         pass
+    course.open = not course.settled
     return course
 
 
@@ -408,11 +440,7 @@ def _explain_joined(course: Course, evidence: Evidence) -> None:
 def _explain_listed(course: Course, seen: Seen, evidence: Evidence) -> None:
     worker = course.worker
     group = evidence.group(worker)
-    heartbeat = evidence.snapshot.heartbeats.get(worker.id)
-    heard = max(evidence.snapshot.started, worker.joined or worker.since)
-    if heartbeat is not None and heartbeat.at > heard:
-        heard = heartbeat.at
-    silence = evidence.now - heard
+    silence = evidence.now - evidence.heard(worker)
     if group is not None and silence > group.lease:
         course.stay(Reason(Cause.SILENT, f"not heard of for {seconds(silence)}; its queue lists it: it is left alone"))
     elif seen.running > 0:

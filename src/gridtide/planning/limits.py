@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
 from gridtide.model.actions import Launch
 from gridtide.model.costs import Choose, price_per_core
 from gridtide.model.demand import OfferKey
-from gridtide.model.ids import CloudName, GroupName, MachineId, Zone
+from gridtide.model.ids import CloudName, GroupName, Zone
 from gridtide.model.machines import MachineState, Quota
 from gridtide.model.readings import fresh, last_known
 from gridtide.model.reasons import Cause, Reason
@@ -79,16 +80,21 @@ class _Quota:
     others: dict[str, int]
     """By unit (cores, memory, machines), what no group of the site file has."""
 
-    def add(self, machine: Resources) -> None:
-        """One machine more."""
-        self.used = self.used.plus(machine)
-        self.machines += 1
+    def add(self, machine: Resources, number: int) -> None:
+        """So many machines more."""
+        self.used = self.used.plus(machine.times(number))
+        self.machines += number
 
-    def add_others(self, machine: Resources) -> None:
-        """Say of a machine that it is of no group of the site file."""
-        self.others["cores"] += machine.cores
-        self.others["memory"] += machine.memory
-        self.others["machines"] += 1
+    def add_foreign(self, machine: Resources, number: int) -> None:
+        """Say of so many machines that they are not ours."""
+        self.foreign = self.foreign.plus(machine.times(number))
+        self.foreign_machines += number
+
+    def add_others(self, machine: Resources, number: int) -> None:
+        """Say of so many machines that they are of no group of the site file."""
+        self.others["cores"] += machine.cores * number
+        self.others["memory"] += machine.memory * number
+        self.others["machines"] += number
 
     def room(self, shape: Resources) -> int:
         """How many machines of the shape fit under all three limits."""
@@ -295,24 +301,32 @@ def _measure(evidence: Evidence, cloud: CloudName) -> _Quota:
     if limit == _NO_QUOTA:
         return quota
     reading = fresh(evidence.cloud(cloud).machines)
-    listed: set[MachineId] = set()
-    for machine in reading.value if reading is not None else ():
-        listed.add(machine.id)
-        if machine.state is MachineState.GONE:
-            continue
-        quota.add(machine.resources)
-        if machine.worker is None:
-            quota.foreign = quota.foreign.plus(machine.resources)
-            quota.foreign_machines += 1
-        owner = None if machine.worker is None else evidence.snapshot.workers.get(machine.worker)
-        if owner is None or owner.group not in evidence.rules.groups:
-            quota.add_others(machine.resources)
-    for worker in evidence.snapshot.workers.values():
-        if worker.cloud != cloud or worker.state not in HOLDS_MACHINE:
-            continue
-        known = worker.machine in listed or any(entry.cloud == cloud for entry in evidence.machines.get(worker.id, ()))
-        if not known:
-            quota.add(worker.shape.resources)
-            if worker.group not in evidence.rules.groups:
-                quota.add_others(worker.shape.resources)
+    listed = reading.value if reading is not None else ()
+    groups, workers = evidence.rules.groups, evidence.snapshot.workers
+    present = [machine for machine in listed if machine.state is not MachineState.GONE]
+    owners = [None if machine.worker is None else workers.get(machine.worker) for machine in present]
+    every = Counter(machine.resources for machine in present)
+    foreign = Counter(machine.resources for machine in present if machine.worker is None)
+    others = Counter(
+        machine.resources
+        for machine, owner in zip(present, owners, strict=True)
+        if owner is None or owner.group not in groups
+    )
+    known = {machine.id for machine in listed}
+    unlisted = [
+        worker
+        for worker in workers.values()
+        if worker.machine not in known
+        and worker.cloud == cloud
+        and worker.state in HOLDS_MACHINE
+        and not any(entry.cloud == cloud for entry in evidence.machines.get(worker.id, ()))
+    ]
+    every.update(worker.shape.resources for worker in unlisted)
+    others.update(worker.shape.resources for worker in unlisted if worker.group not in groups)
+    for resources, number in every.items():
+        quota.add(resources, number)
+    for resources, number in foreign.items():
+        quota.add_foreign(resources, number)
+    for resources, number in others.items():
+        quota.add_others(resources, number)
     return quota

@@ -15,16 +15,37 @@ from gridtide.planning.explain import obstacle_of, why_group, why_load
 from gridtide.planning.fleet import Fleet, actions_of, fleet_of
 from gridtide.planning.guards import CONFIRM_AFTER
 from gridtide.planning.launching import launch_for, served
-from gridtide.planning.lifecycle import Course, follow
+from gridtide.planning.lifecycle import Course
 from gridtide.planning.limits import Limits
 from gridtide.planning.quotas import Quotas
 from gridtide.planning.rollout import roll
 from gridtide.planning.saving import keep_within
 from gridtide.planning.scaling import Outcome, fill_up, serve
+from gridtide.planning.steady import Past
 from gridtide.planning.strays import strays
 from gridtide.planning.trials import timers_of
 from gridtide.planning.victims import drain_idle, drain_surplus
 from gridtide.planning.yielding import give_way
+
+
+class Planner:
+    """Plans one cycle of a controller after the other. Its plans are those of :func:`plan`, and come sooner: what was
+    found out about workers of which nothing has changed is kept (:mod:`gridtide.planning.steady`).
+
+    Within one lead, time and heartbeats only go forward.
+    """
+
+    def __init__(self) -> None:
+        self._past: Past | None = None
+
+    def plan(self, snapshot: Snapshot, rules: SiteRules) -> Plan:
+        """See :func:`plan`."""
+        past, self._past = self._past, None  # a fault on the way leaves nothing half done behind
+        if past is None or not past.fits(snapshot, rules):
+            past = Past(rules, snapshot.started)
+        decided = _plan(snapshot, rules, past)
+        self._past = past
+        return decided
 
 
 def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
@@ -32,11 +53,15 @@ def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
 
     Actions of one worker come in the order in which they must be done. Those that end workers come before launches.
     """
-    evidence = Evidence(snapshot, rules)
-    courses = {worker: follow(snapshot.workers[worker], evidence) for worker in sorted(snapshot.workers)}
-    ended, spared = strays(evidence, courses)
+    return Planner().plan(snapshot, rules)
+
+
+def _plan(snapshot: Snapshot, rules: SiteRules, past: Past) -> Plan:
+    evidence, others = past.look(snapshot, rules)
+    courses = {course.worker.id: course for course in others}
+    ended, spared = strays(evidence, courses, past.groups)
     limits = Limits(evidence)
-    fleets = _fleets(evidence, courses)
+    fleets = _fleets(evidence, courses, past)
     limits.maximum.update((name, fleet.maximum) for name, fleet in fleets.items())
     for fleet in fleets.values():
         drain_surplus(fleet, evidence)
@@ -45,11 +70,15 @@ def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
         fill_up(fleet, evidence, limits)
     outcomes, rollouts, timers = _scale(fleets, evidence, limits)
     timers += looks
-    why_worker = {worker: course.why for worker, course in courses.items()}
+    courses = _with_thawed(courses, fleets)
     timers += _timers(evidence, courses, fleets, outcomes, limits)
-    return Plan(
+    why_worker = dict(spared)
+    for steady in past.groups.values():
+        why_worker.update(steady.why)
+    why_worker.update((worker, course.why) for worker, course in courses.items())
+    decided = Plan(
         actions=(*_worker_actions(courses), *ended, *_launches(fleets)),
-        why_worker=MappingProxyType({**spared, **why_worker}),
+        why_worker=MappingProxyType(why_worker),
         why_group=MappingProxyType(_why_groups(fleets, outcomes, evidence, limits)),
         why_demand=MappingProxyType(_why_demand(fleets, outcomes, evidence, limits)),
         memory=MappingProxyType({name: fleet.aim.memory for name, fleet in fleets.items()}),
@@ -57,6 +86,16 @@ def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
         rollouts=MappingProxyType(rollouts),
         queue_memory=MappingProxyType({outcome.queue: outcome.memory for outcome in outcomes}),
     )
+    past.keep(courses.values(), evidence)
+    return decided
+
+
+def _with_thawed(courses: dict[WorkerId, Course], fleets: dict[GroupName, Fleet]) -> dict[WorkerId, Course]:
+    """Those that scaling wanted to decide about as well, all by id."""
+    every = {course.worker.id: course for fleet in fleets.values() for course in fleet.lively}
+    if every.keys() <= courses.keys():
+        return courses
+    return dict(sorted({**courses, **every}.items()))
 
 
 def _scale(
@@ -87,12 +126,14 @@ def _scale(
     return outcomes, rollouts, timers
 
 
-def _fleets(evidence: Evidence, courses: dict[WorkerId, Course]) -> dict[GroupName, Fleet]:
+def _fleets(evidence: Evidence, courses: dict[WorkerId, Course], past: Past) -> dict[GroupName, Fleet]:
     members: dict[GroupName, list[Course]] = {name: [] for name in sorted(evidence.rules.groups)}
     for course in courses.values():
         if course.worker.group in members:
             members[course.worker.group].append(course)
-    return {name: fleet_of(evidence.rules.groups[name], mine, evidence) for name, mine in members.items()}
+    return {
+        name: fleet_of(evidence.rules.groups[name], mine, evidence, past.groups[name]) for name, mine in members.items()
+    }
 
 
 def _worker_actions(courses: dict[WorkerId, Course]) -> list[Action]:

@@ -132,15 +132,21 @@ class Quotas:
     def _standings(self, cloud: CloudName, unit: str) -> Iterator[Standing]:
         for loads, fleets in self._served:
             for fleet in fleets:
-                if cloud in fleet.rules.clouds or any(course.worker.cloud == cloud for course in fleet.courses):
+                if cloud in fleet.rules.clouds or _present(fleet, cloud):
                     yield self._standing(cloud, unit, fleet, loads)
 
     def _standing(self, cloud: CloudName, unit: str, fleet: Fleet, loads: Sequence[Load]) -> Standing:
         key = (cloud, unit, fleet.rules.name)
         if key not in self._machines:
-            sizes = [(size_of(each.worker.shape.resources, unit), each) for each in staying(fleet, cloud)]
+            lively = [course for course in fleet.lively if course.worker.cloud == cloud and _stays(course)]
+            sizes = [(size_of(each.worker.shape.resources, unit), each) for each in lively]
             idle = sum(size for size, course in sizes if self.spare(course, fleet))
-            self._machines[key] = (float(sum(size for size, _ in sizes)), float(idle))
+            busy = sum(
+                size_of(resources, unit) * number
+                for (where, resources), number in fleet.steady.machines.items()
+                if where == cloud
+            )
+            self._machines[key] = (float(busy + sum(size for size, _ in sizes)), float(idle))
         has, spare = self._machines[key]
         for launch in fleet.launches:
             if launch.cloud == cloud:
@@ -198,7 +204,7 @@ class Quotas:
         return sum(
             size_of(course.worker.shape.resources, contention.unit)
             for standing in contention.standings.values()
-            for course in standing.fleet.courses
+            for course in standing.fleet.lively
             if course.worker.cloud == contention.cloud and not _stays(course) and course.state is not WorkerState.GONE
         )
 
@@ -215,6 +221,13 @@ def staying(fleet: Fleet, cloud: CloudName) -> Iterator[Course]:
 
 def _stays(course: Course) -> bool:
     return course.state is WorkerState.JOINED or course.state in STARTING
+
+
+def _present(fleet: Fleet, cloud: CloudName) -> bool:
+    """Whether workers of the group are there."""
+    return any(where == cloud for where, _ in fleet.steady.machines) or any(
+        course.worker.cloud == cloud for course in fleet.lively
+    )
 
 
 def _runs(load: Load, fleet: Fleet) -> bool:

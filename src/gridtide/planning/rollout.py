@@ -30,12 +30,12 @@ SURGE: Final = 0.1
 
 def roll(fleet: Fleet, evidence: Evidence, limits: Limits, unsure: Reason | None) -> Rollout | None:
     """One step of the group's rollout; what there is to say of it, None when there is nothing to replace."""
-    if not fleet.to_replace:
+    old = fleet.old_count()
+    if not old:
         return None
     usable = fleet.usable()
     capacity = sum(_cores(course) for course in usable)
     wanted = _wanted(fleet, evidence, usable)
-    old = len(fleet.to_replace)
     present = sum(not fleet.over_old(course) for course in usable)
 
     def told(why: Reason) -> Rollout:
@@ -68,7 +68,7 @@ def _surge(fleet: Fleet, limits: Limits, usable: int) -> Reason:
     if coming:
         return Reason(Cause.STARTING, f"{count(coming, 'worker')} of group {name} on the way, in place of older ones")
     wanted = max(1, ceil(SURGE * usable))
-    reason = Reason(Cause.OVER_OLD, f"group {name} has {count(len(fleet.to_replace), 'worker')} of an older generation")
+    reason = Reason(Cause.OVER_OLD, f"group {name} has {count(fleet.old_count(), 'worker')} of an older generation")
     launched = 0
     for offer in fleet.offers:
         while launched < wanted and (room := limits.room(offer)) > 0:

@@ -67,6 +67,6 @@ def _order(course: Course, evidence: Evidence) -> tuple[int, float, int, float, 
 
 def _tell_late(worker: WorkerId, account: Account, fleets: Mapping[GroupName, Fleet], evidence: Evidence) -> None:
     fleet = fleets.get(evidence.snapshot.workers[worker].group)
-    for course in fleet.courses if fleet is not None else ():
+    for course in fleet.lively if fleet is not None else ():
         if course.worker.id == worker and course.state is WorkerState.DRAINING:
             course.stay(account.why_late(worker))

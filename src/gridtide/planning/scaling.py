@@ -9,11 +9,10 @@ from gridtide.model.ids import QueueName, WorkerId
 from gridtide.model.readings import last_known
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.snapshot import QueueMemory
-from gridtide.model.workers import WorkerState
 from gridtide.planning import supply, trials
 from gridtide.planning.evidence import Evidence, count, doubt
 from gridtide.planning.fitting import Bin, Load, amount, loads_of, place
-from gridtide.planning.fleet import STARTING, Fleet, recall, recallable
+from gridtide.planning.fleet import Fleet, recall, recallable
 from gridtide.planning.lifecycle import Course
 from gridtide.planning.limits import Limits
 
@@ -105,9 +104,8 @@ def _touched(bins: list[Bin]) -> set[WorkerId]:
 
 def _candidates(fleet: Fleet, evidence: Evidence) -> list[Course]:
     """Drains that may be taken back, as many as the maximum lets stay; workers of the present generation first."""
-    staying = sum(course.state in STARTING or course.state is WorkerState.JOINED for course in fleet.courses)
-    staying += sum(launch.count for launch in fleet.launches)
-    found = [course for course in fleet.courses if recallable(course, fleet, evidence)]
+    staying = fleet.joined_count() + len(fleet.starting()) + sum(launch.count for launch in fleet.launches)
+    found = [course for course in fleet.lively if recallable(course, fleet, evidence)]
     found.sort(key=lambda course: (fleet.over_old(course), course.worker.id))
     return found[: max(fleet.maximum - staying, 0)]
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from gridtide.model.actions import TerminateStray
 from gridtide.model.demand import NodeState
-from gridtide.model.ids import WorkerId
+from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.machines import Machine, MachineState
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.workers import WorkerState
-from gridtide.planning.evidence import Evidence, Listed, count
+from gridtide.planning.evidence import Evidence, count
 from gridtide.planning.lifecycle import Course
+from gridtide.planning.sightings import Listed
+from gridtide.planning.steady import Steady
 
 _NOTHING_TO_END = frozenset({MachineState.ENDING, MachineState.GONE})
 _RUNS_NOTHING = frozenset({MachineState.BROKEN, MachineState.STOPPED})
@@ -19,7 +21,7 @@ _WORKER_IS_OVER = frozenset({WorkerState.TERMINATING, WorkerState.GONE})
 
 
 def strays(
-    evidence: Evidence, courses: Mapping[WorkerId, Course]
+    evidence: Evidence, courses: Mapping[WorkerId, Course], steady: Mapping[GroupName, Steady]
 ) -> tuple[list[TerminateStray], dict[WorkerId, Reason]]:
     """What to end, and why the others are left alone.
 
@@ -29,7 +31,10 @@ def strays(
     """
     ended: list[TerminateStray] = []
     spared: dict[WorkerId, Reason] = {}
-    for worker in sorted(evidence.machines):
+    unsettled = set(evidence.machines)
+    for group in steady.values():
+        unsettled.difference_update(group.courses)  # each has its one machine
+    for worker in sorted(unsettled):
         course = courses.get(worker)
         entries = evidence.machines[worker]
         if course is not None and len(entries) == 1 and entries[0].cloud == course.worker.cloud:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from gridtide.model.demand import Node, NodeState, OfferKey
 from gridtide.model.ids import WorkerId
-from gridtide.planning.evidence import Evidence, Seen
+from gridtide.planning.evidence import Evidence
 from gridtide.planning.fitting import Amount, Bin, amount
 from gridtide.planning.fleet import Fleet
 from gridtide.planning.lifecycle import Course
+from gridtide.planning.sightings import Seen
 from gridtide.planning.victims import keepers_first
 
 _Kind = tuple[OfferKey | None, Amount, int | None, bool]
@@ -24,12 +25,22 @@ class _Bins:
 
     def add(self, key: OfferKey | None, free: Amount, slots: int | None, member: WorkerId | None = None) -> None:
         """One machine more. Machines without room are left out."""
-        if not any(free) or slots == 0:
-            return
-        bin_ = self._bins.setdefault((key, free, slots, member is None), Bin(key, free, slots, 0, []))
-        bin_.count += 1
-        if member is not None:
+        bin_ = self.add_alike(1, key, free, slots, named=member is not None)
+        if bin_ is not None and member is not None:
             bin_.members.append(member)
+
+    def add_alike(
+        self, number: int, key: OfferKey | None, free: Amount, slots: int | None, *, named: bool = False
+    ) -> Bin | None:
+        """So many machines more, all alike; the bin that they are in. ``named``: the caller says who they are."""
+        if not any(free) or slots == 0:
+            return None
+        what = (key, free, slots, not named)
+        bin_ = self._bins.get(what)
+        if bin_ is None:
+            bin_ = self._bins[what] = Bin(key, free, slots, 0, [])
+        bin_.count += number
+        return bin_
 
     def add_others(self, kind: str | None, free: Amount) -> None:
         """One node that is not ours."""
@@ -52,8 +63,11 @@ def free_now(foreign: Iterable[Node], fleets: Iterable[Fleet]) -> list[Bin]:
             bins.add_others(node.kind, amount(node.free))
     for fleet in fleets:
         offered = {offer.key for offer in fleet.offers}
+        for (shape, free), number in fleet.steady.rooms.items():
+            offer = (fleet.rules.name, shape)
+            bins.add_alike(number, offer if offer in offered else None, amount(free), None)
         idle: list[Course] = []
-        for course in fleet.usable():
+        for course in fleet.usable_lively():
             seen = course.seen
             if seen is None or seen.state is not NodeState.ACCEPTING:
                 continue
@@ -73,7 +87,7 @@ def soon(fleets: Iterable[Fleet], evidence: Evidence) -> list[Bin]:
     """Workers that have just joined, or are on the way, as whole machines."""
     bins = _Bins()
     for fleet in fleets:
-        for course in fleet.usable():
+        for course in fleet.usable_lively():
             if course.seen is None:
                 _add_whole(bins, course, None)
             elif course.seen.state is not NodeState.ACCEPTING:
@@ -85,8 +99,7 @@ def soon(fleets: Iterable[Fleet], evidence: Evidence) -> list[Bin]:
                 _add_whole(bins, course, fleet.aim.jobs_per_worker)
         for launch in fleet.launches:
             slots = 1 if launch.single_use else fleet.aim.jobs_per_worker
-            for _ in range(launch.count):
-                bins.add((launch.group, launch.shape.name), amount(launch.shape.resources), slots)
+            bins.add_alike(launch.count, (launch.group, launch.shape.name), amount(launch.shape.resources), slots)
     return bins.all()
 
 

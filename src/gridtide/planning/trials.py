@@ -158,7 +158,8 @@ class _OfGroup:
         self.who: GroupName | None = fleet.rules.name
         self._idle: dict[tuple[str, Resources], bool] = {}
         self._running: set[str] = set()
-        for course in fleet.usable():
+        self._running.update(fleet.steady.shapes)
+        for course in fleet.usable_lively():
             shape, seen = course.worker.shape.name, course.seen
             if seen is not None and seen.running:
                 self._running.add(shape)

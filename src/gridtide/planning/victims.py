@@ -10,10 +10,11 @@ from gridtide.model.demand import NodeState
 from gridtide.model.ids import WorkerId
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.workers import WorkerState
-from gridtide.planning.evidence import Evidence, Seen, count, seconds
+from gridtide.planning.evidence import Evidence, count, seconds
 from gridtide.planning.fleet import Fleet, withdraw
 from gridtide.planning.lifecycle import Course
 from gridtide.planning.policies import Early
+from gridtide.planning.sightings import Seen
 
 LET_GO_EVERY: Final = 60.0
 """Seconds after which it is looked again whether idle workers have become superfluous though nothing happened."""
@@ -45,10 +46,10 @@ def drain_surplus(fleet: Fleet, evidence: Evidence) -> None:
     """
     if fleet.halted is not None:
         return
-    staying = [course for course in fleet.courses if course.state is WorkerState.JOINED] + fleet.starting()
-    excess = len(staying) - fleet.maximum
+    staying = fleet.joined_count() + len(fleet.starting())
+    excess = staying - fleet.maximum
     busy_ones = excess
-    reason = Reason(Cause.SURPLUS, _with_why(f"has {len(staying)} workers, at most {fleet.maximum} are wanted", fleet))
+    reason = Reason(Cause.SURPLUS, _with_why(f"has {staying} workers, at most {fleet.maximum} are wanted", fleet))
     replacing = surge_of(fleet)
     if fleet.pinned is not None and fleet.active() - fleet.pinned - replacing > excess:
         excess = fleet.active() - fleet.pinned - replacing
@@ -65,7 +66,7 @@ def drain_surplus(fleet: Fleet, evidence: Evidence) -> None:
     joined = [course for course in fleet.usable() if drainable(course, evidence)]
     # Those that cannot be ended yet will be, and run nothing: no busy worker goes in their place.
     later = sum(course.state is WorkerState.LAUNCHING for course in fleet.starting())
-    later += sum(course.seen is None for course in fleet.usable())
+    later += sum(course.seen is None for course in fleet.usable_lively())
     for course in sorted(joined, key=lambda course: _surplus_order(course, fleet, evidence)):
         busy = idle_reading(course, evidence) is None
         if (busy_ones - later if busy else excess) > 0:
@@ -80,7 +81,7 @@ def _with_why(figures: str, fleet: Fleet) -> str:
 
 def surge_of(fleet: Fleet) -> int:
     """How many more workers than it is pinned at a group may have while it replaces older ones."""
-    if not fleet.to_replace:
+    if not fleet.old_count():
         return 0
     return min(sum(not fleet.over_old(course) for course in fleet.courses), max(1, len(fleet.courses) // 10 + 1))
 
@@ -145,7 +146,7 @@ def drain_idle(
     ripe: list[_Idle] = []
     young: list[_Idle] = []
     idle_for = fleet.aim.idle_for
-    for course in fleet.usable():
+    for course in fleet.usable_lively():
         seen = idle_reading(course, evidence)
         if seen is None:
             _explain_not_idle(course, evidence)
@@ -229,7 +230,7 @@ def _why_kept(course: Course, fleet: Fleet, needed: Set[WorkerId], unsure: Reaso
 
 
 def _drain_ripe(fleet: Fleet, ripe: list[_Idle]) -> None:
-    spare = len(fleet.usable()) - fleet.minimum
+    spare = fleet.usable_count() - fleet.minimum
     for entry in sorted(ripe, key=lambda entry: victim_order(entry.course, fleet)):
         if spare > 0:
             drain(entry.course, fleet, Reason(Cause.IDLE, entry.words))

@@ -72,7 +72,7 @@ def _victims(
 ) -> list[Course]:
     """Those that may be drained, the first one last."""
     fleet = standing.fleet
-    spare = len(fleet.usable()) - fleet.floor
+    spare = fleet.usable_count() - fleet.floor
     found = [
         course
         for course in staying(fleet, contention.cloud)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from gridtide.model.costs import Budget
 from gridtide.model.machines import MachineState
-from gridtide.model.rules import PerJobPolicy, QueuePolicy, TidePolicy, Wishes
+from gridtide.model.rules import PerJobPolicy, QueuePolicy, SiteRules, TidePolicy, Wishes
 from gridtide.model.workers import MAY_RUN_JOBS
 from tests.unit.planning.tiny_site import SETTLE, TinySite
 from tests.unit.planning.worlds import group, site
@@ -31,6 +33,9 @@ POLICIES: list[QueuePolicy | PerJobPolicy | TidePolicy] = [
     PerJobPolicy(idle_for=30.0),
     TidePolicy(idle_for=60.0, ahead=1.0),
 ]
+BUDGETS = [None, None, Budget(per_day=2.0, longest_job=300.0)]
+"""The last one is enough for two machines, and not for long."""
+
 WISHES = [
     Wishes(),
     Wishes(),
@@ -74,6 +79,11 @@ WEIGHTS = {
 
 
 TAKEN: Counter[str] = Counter()
+
+
+def rules_of(policy: QueuePolicy | PerJobPolicy | TidePolicy, budget: Budget | None = None) -> SiteRules:
+    rules = site(group(maximum=MAXIMUM, policy=policy, join_deadline=200.0), settle=SETTLE, clouds=("private",))
+    return replace(rules, clouds={name: replace(each, budget=budget) for name, each in rules.clouds.items()})
 
 
 def step(world: TinySite, what: str, dice: Random) -> None:
@@ -148,10 +158,9 @@ SEEN: Counter[str] = Counter()
 class Faults(RuleBasedStateMachine):
     """Any interleaving of the world, the readings, the plans, the calls, faults and crashes."""
 
-    @initialize(seed=st.integers(0, 2**32), policy=st.sampled_from(POLICIES))
-    def begin(self, seed: int, policy: QueuePolicy | PerJobPolicy | TidePolicy) -> None:
-        rules = group(maximum=MAXIMUM, policy=policy, join_deadline=200.0)
-        self.world = TinySite(site(rules, settle=SETTLE, clouds=("private",)), seed)
+    @initialize(seed=st.integers(0, 2**32), policy=st.sampled_from(POLICIES), budget=st.sampled_from(BUDGETS))
+    def begin(self, seed: int, policy: QueuePolicy | PerJobPolicy | TidePolicy, budget: Budget | None) -> None:
+        self.world = TinySite(rules_of(policy, budget), seed)
 
     @rule(seed=st.integers(0, 2**32))
     def a_stretch_of_life(self, seed: int) -> None:
@@ -193,6 +202,22 @@ Faults.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 TestFaults = Faults.TestCase
+
+
+def test_a_budget_is_met() -> None:
+    """Steps without accidents, where a minimum keeps workers for longer than a budget bears."""
+    calm = {**WEIGHTS, "time": 30, "fail": 0, "die": 0, "crash": 0, "wish": 0, "drain one": 0}
+    met: Counter[str] = Counter()
+    for seed in range(3):
+        world = TinySite(rules_of(POLICIES[0], BUDGETS[-1]), seed)
+        world.wishes = Wishes(minimum=2)
+        dice = Random(seed)
+        for what in dice.choices(list(calm), list(calm.values()), k=3000):
+            step(world, what, dice)
+            world.check()
+        met.update(world.seen)
+        world.calm_down()
+    assert met["joined->draining budget"] > 0, met
 
 
 def test_it_was_not_for_nothing() -> None:

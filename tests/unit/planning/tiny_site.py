@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from gridtide.control.ledger import Ledger
 from gridtide.model.actions import Advance, Drain, Launch, Terminate, TerminateStray, Undrain
 from gridtide.model.demand import Demand, DemandRow, Node, Nodes, NodeState
 from gridtide.model.ids import MachineId, WorkerId
@@ -23,7 +24,7 @@ from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import SiteRules, Wishes
 from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, QueueView, Snapshot
 from gridtide.model.workers import MAY_JOIN, Worker, WorkerState, may
-from gridtide.planning import plan
+from gridtide.planning import Planner, plan
 from gridtide.planning.guards import believe_demand, believe_machines, believe_nodes
 from gridtide.planning.lifecycle import CALL_ALLOWANCE
 from tests.unit.planning.worlds import CLOUD, GRID, POOL, SMALL, row
@@ -34,6 +35,7 @@ SETTLE = 10.0
 """Seconds for which the cloud's listing may miss a new machine."""
 
 SLOTS = 2
+PRICED = replace(SMALL, price=1.0)
 NOT_READ = Missing("not read yet", 0.0)
 
 
@@ -118,6 +120,8 @@ class TinySite:
         self.nodes: dict[WorkerId, RealNode] = {}
         self.workers: dict[WorkerId, Worker] = {}
         self.memory = Memory(self.now)
+        self.planner = Planner()
+        self.ledger = Ledger()
         self.numbers = 0
         self.calls: dict[WorkerId, float] = {}
         self.seen: Counter[str] = Counter()
@@ -218,7 +222,7 @@ class TinySite:
             memory.machines = believe_machines(memory.machines, answer, leaving)
         if memory.reading_demand is not None:
             memory.demand = believe_demand(memory.demand, replace(memory.reading_demand, finished=self.now))
-        memory.shapes = Fresh((SMALL,), self.now, self.now)
+        memory.shapes = Fresh((PRICED,), self.now, self.now)
         memory.reading_nodes = memory.reading_machines = memory.reading_demand = None
 
     def fail_reads(self) -> None:
@@ -249,11 +253,14 @@ class TinySite:
             memory={GRID: memory.policy},
             drain_acknowledged=dict(memory.acknowledged),
             undrain_answered=dict(memory.answered),
+            ended_costs=self.ledger.view(self.now),
         )
 
     def decide(self) -> None:
         """Plan, and record what the plan says. No call is made yet."""
-        decided = plan(self.snapshot(), self.rules)
+        snapshot = self.snapshot()
+        decided = self.planner.plan(snapshot, self.rules)
+        assert decided == plan(snapshot, self.rules), "what is kept of the cycle before changed the plan"
         self.memory.policy = decided.memory[GRID]
         for action in decided.actions:
             match action:
@@ -309,6 +316,7 @@ class TinySite:
         memory = self.memory
         self.seen[f"{worker.state}->{after} {reason.cause}"] += 1
         if after is WorkerState.GONE:
+            self.ledger.add(replace(worker, state=after, since=self.now, reason=reason))
             del self.workers[worker.id]
             self.nodes.pop(worker.id, None)
             memory.heartbeats.pop(worker.id, None)

@@ -220,6 +220,6 @@ def test_a_fault_of_the_controller_ends_the_run(monkeypatch: pytest.MonkeyPatch)
     def broken(*_: object) -> None:
         raise ZeroDivisionError("planned wrongly")
 
-    monkeypatch.setattr("gridtide.control.controller.plan", broken)
+    monkeypatch.setattr("gridtide.control.controller.Planner.plan", broken)
     with pytest.raises(RuntimeError, match="planned wrongly"):
         run(trace((0.0, 10.0)), setting())
