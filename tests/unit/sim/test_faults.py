@@ -16,12 +16,14 @@ from gridtide.control.breaker import Breaker
 from gridtide.control.fleet import Fleet
 from gridtide.control.sources import Source
 from gridtide.model.demand import NodeState
-from gridtide.model.ids import CloudName, GroupName, QueueName
+from gridtide.model.ids import CloudName, GroupName
 from gridtide.model.machines import Quota
 from gridtide.model.readings import Fresh, last_known
 from gridtide.model.rules import CloudRules, GroupRules, PerJobPolicy, Policy, QueuePolicy
+from gridtide.model.snapshot import Snapshot
 from gridtide.planning import fleet, lifecycle, limits
-from gridtide.planning.evidence import Evidence, Seen
+from gridtide.planning.evidence import Evidence
+from gridtide.planning.sightings import Seen, Sightings
 from gridtide.sim.cloud import BootTime
 from gridtide.sim.faults import Fault, FaultName, usual
 from gridtide.sim.run import Run, simulate
@@ -154,16 +156,18 @@ def last_answer_for_ever(patch: Patch) -> None:
 
 def absent_is_drained(patch: Patch) -> None:
     """A worker that the queue does not list runs nothing."""
-    index = Evidence._index_nodes
+    look = Sightings.look
 
-    def with_the_absent(self: Evidence, queue: QueueName) -> None:
-        index(self, queue)
-        reading = self.snapshot.queues[queue].nodes
-        if isinstance(reading, Fresh):
-            for worker in self.snapshot.workers:
-                self.seen.setdefault(worker, Seen((), NodeState.DRAINED, 0, None, reading.started))
+    def with_the_absent(self: Sightings, snapshot: Snapshot) -> None:
+        look(self, snapshot)
+        listed = {worker: seen for worker, seen in self.seen.items() if seen.nodes}
+        for view in snapshot.queues.values():
+            if isinstance(view.nodes, Fresh):
+                absent = snapshot.workers.keys() - listed.keys()
+                drained = {worker: Seen((), NodeState.DRAINED, 0, None, view.nodes.started) for worker in absent}
+                self.seen = {**listed, **drained}
 
-    patch.setattr(Evidence, "_index_nodes", with_the_absent)
+    patch.setattr(Sightings, "look", with_the_absent)
 
 
 # --- the cases
