@@ -47,7 +47,7 @@ class Billing:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a cloud may charge us for one day, whatever happens."""
+    """What a cloud may charge us for one day, as long as no job takes longer than ``longest_job``."""
 
     per_day: float
     longest_job: float
