@@ -49,6 +49,32 @@ def test_free_slots_of_others_count_before_a_machine_is_launched(jobs: int, laun
     scenario(main)()
 
 
+@pytest.mark.parametrize("nodes_take", [0.1, 0.3, 0.8])
+@pytest.mark.parametrize("demand_takes", [0.1, 0.3, 0.8])
+def test_jobs_that_start_while_the_queue_is_being_read_are_not_launched_for(
+    nodes_take: float, demand_takes: float
+) -> None:
+    """Start: a farm of 2 free slots, whose queue lets a job wait for some seconds and takes its time to answer.
+
+    Do: submit 2 jobs, again and again, at every moment of the queue's readings. Expected: no machine at all, though
+    one reading says that they wait and another that the slots are taken.
+    """
+
+    async def main() -> None:
+        async with Site(maximum=40) as site:
+            site.queue.call_times |= {QueueCall.NODES: nodes_take, QueueCall.DEMAND: demand_takes}
+            site.queue.negotiation_delay = 8.0
+            await site.up()
+            farm(site, 2)
+            await asyncio.sleep(MINUTE)
+            for _ in range(300):
+                site.submit(2, duration=10.0)
+                await asyncio.sleep(30.37)  # no multiple of the time between readings
+            assert site.launches() == 0
+
+    scenario(main)()
+
+
 @pytest.mark.parametrize("state", ["draining", "unavailable"])
 def test_nodes_of_others_that_take_no_job_do_not_count(state: str) -> None:
     """Start: a farm of 20 slots of which 15 drain, or are down. Do: submit 15 jobs. Expected: 10 machines."""

@@ -12,6 +12,7 @@ from gridtide.clock import Clock
 from gridtide.clouds.protocol import Cloud, HasZones
 from gridtide.control.assembly import Assembly
 from gridtide.control.breaker import Breaker
+from gridtide.control.queue_sources import QueueSources
 from gridtide.control.sources import Source
 from gridtide.model.demand import Attribute, Demand, Nodes, Offer
 from gridtide.model.ids import CloudName, QueueName, WorkerId, Zone
@@ -25,12 +26,6 @@ from gridtide.queues.protocol import Queue
 # At the start, demand waits so long (seconds) for the first answers about shapes; a cloud that hangs longer than this
 # is left out of the first look, and looked at again when it answers.
 _SHAPES_PATIENCE = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _QueueSources:
-    demand: Source[Demand]
-    nodes: Source[Nodes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +71,20 @@ class Observer:
 
         Else a cloud that hangs would make every cycle late, and with it what is done on all others.
         """
-        started = {source: task for source in self._sources() if (task := source.start()) is not None}
-        left = {source: source.hope(self._assembly.timing.patience) for source in started}
-        hoped = [task for source, task in started.items() if left[source] > 0.0]
-        if hoped:
-            await asyncio.wait(hoped, timeout=max(left.values()))
+        for queue in self._queues.values():
+            queue.start()
+        for cloud in self._clouds.values():
+            cloud.machines.start()
+            cloud.shapes.start()
+        while hopes := self._hopes():
+            await asyncio.wait(hopes, timeout=max(hopes.values()), return_when=asyncio.FIRST_COMPLETED)
+            for queue in self._queues.values():
+                queue.follow()
 
     def ask_queue(self, name: QueueName) -> None:
         """Something happened to this queue."""
         if name in self._queues:
-            self._queues[name].demand.ask()
-            self._queues[name].nodes.ask()
+            self._queues[name].ask()
 
     def ask_cloud(self, name: CloudName) -> None:
         """Something happened to this cloud's machines."""
@@ -95,14 +93,13 @@ class Observer:
 
     def next_due(self) -> float:
         """When the next read should start."""
-        return min((source.due() for source in self._sources()), default=float("inf"))
+        queues = (queue.due() for queue in self._queues.values())
+        clouds = (min(cloud.machines.due(), cloud.shapes.due()) for cloud in self._clouds.values())
+        return min(*queues, *clouds, float("inf"))
 
     def queue_views(self, now: float) -> Mapping[QueueName, QueueView]:
         """What is known of each queue."""
-        return {
-            name: QueueView(sources.demand.reading(now), sources.nodes.reading(now))
-            for name, sources in self._queues.items()
-        }
+        return {name: sources.view(now) for name, sources in self._queues.items()}
 
     def cloud_views(self, now: float, breakers: Mapping[CloudName, Breaker]) -> Mapping[CloudName, CloudView]:
         """What is known of each cloud."""
@@ -133,6 +130,12 @@ class Observer:
                 cloud.machines.adopt(before._clouds[cloud_name].machines)
                 cloud.shapes.adopt(before._clouds[cloud_name].shapes)
 
+    def _hopes(self) -> dict[asyncio.Task[None], float]:
+        """The reads under way that may be waited for, and the seconds for which."""
+        patience = self._assembly.timing.patience
+        hopes = {source.under_way: source.hope(patience) for source in self._sources()}
+        return {task: seconds for task, seconds in hopes.items() if task is not None and seconds > 0.0}
+
     def _sources(self) -> Iterable[Source[Demand] | Source[Nodes] | Source[Machines] | Source[tuple[Shape, ...]]]:
         for queue in self._queues.values():
             yield queue.demand
@@ -141,9 +144,9 @@ class Observer:
             yield cloud.machines
             yield cloud.shapes
 
-    def _queue_sources(self, queue: Queue) -> _QueueSources:
+    def _queue_sources(self, queue: Queue) -> QueueSources:
         rhythm = self._assembly.timing.queue
-        return _QueueSources(
+        return QueueSources(
             Source(
                 f"{queue.name}: demand",
                 lambda: self._read_demand(queue),
@@ -162,6 +165,7 @@ class Observer:
                 believe=self._believe_nodes,
                 changed=self._changed,
             ),
+            self._clock,
         )
 
     def _cloud_sources(self, cloud: Cloud) -> _CloudSources:
@@ -203,7 +207,7 @@ class Observer:
 
     def _shapes_changed(self, name: str) -> None:
         for queue in self._queues.values():
-            queue.demand.ask()
+            queue.ask()
         self._changed(name)
 
     def _offers(self, queue: QueueName) -> list[Offer]:

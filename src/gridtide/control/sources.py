@@ -68,37 +68,50 @@ class Source(Generic[T]):
         self._task: asyncio.Task[None] | None = None
         self.attempted = asyncio.Event()
         """Set once the first read has ended, well or not."""
-        self._last_start = float("-inf")
+        self.last_start = float("-inf")
+        """When the newest read began."""
         self._next_due = float("-inf")
         self._asked = False
         self._blocked_until = float("-inf")
 
     def reading(self, now: float) -> Reading[T]:
         """What is known at ``now``, with its quality."""
-        reading = self._reading
+        return self.aged(self._reading, now)
+
+    def aged(self, reading: Reading[T], now: float) -> Reading[T]:
+        """One of its readings as it is to be taken at ``now``: stale when nothing newer came for too long."""
         if isinstance(reading, Fresh) and now - reading.finished > self.rhythm.max_age:
             return Stale(reading, f"no answer for {now - reading.finished:.0f} s", reading.finished)
         return reading
+
+    @property
+    def sound(self) -> bool:
+        """Whether the newest answer is believed."""
+        return isinstance(self._reading, Fresh)
+
+    @property
+    def under_way(self) -> asyncio.Task[None] | None:
+        """The read that has begun and not ended."""
+        return None if self._task is None or self._task.done() else self._task
 
     def ask(self) -> None:
         """Something happened: read again as soon as the spacing (and a cloud's own wish to be left alone) allows."""
         self._asked = True
 
     def due(self) -> float:
-        """When the next read should start."""
-        wanted = self._last_start + self.rhythm.spacing if self._asked else self._next_due
+        """When the next read should start; never while one is under way, whose end will be told."""
+        if self.under_way is not None:
+            return float("inf")
+        wanted = self.last_start + self.rhythm.spacing if self._asked else self._next_due
         return max(wanted, self._blocked_until)
 
     def start(self) -> asyncio.Task[None] | None:
         """Start a read if one is due; the task of the read that is under way, if any."""
-        if self._task is not None and not self._task.done():
-            return self._task
-        if self.due() > self._clock.now():
-            return None
-        self._asked = False
-        self._last_start = self._clock.now()
-        self._task = asyncio.create_task(self._read(), name=f"read {self.name}")
-        return self._task
+        if self.due() <= self._clock.now():
+            self._asked = False
+            self.last_start = self._clock.now()
+            self._task = asyncio.create_task(self._read(), name=f"read {self.name}")
+        return self.under_way
 
     def hope(self, patience: float) -> float:
         """Seconds in which the read under way may answer: what is left of ``patience`` since it began; 0 for nothing.
@@ -106,9 +119,9 @@ class Source(Generic[T]):
         A source whose last read failed is not hoped for: whoever waited for it each time would be as slow as it is.
         """
         failing = self.attempted.is_set() and isinstance(self._reading, Missing | Stale)
-        if self._task is None or self._task.done() or failing:
+        if failing or self.under_way is None:
             return 0.0
-        return max(0.0, self._last_start + patience - self._clock.now())
+        return max(0.0, self.last_start + patience - self._clock.now())
 
     def adopt(self, before: Source[T]) -> None:
         """Go on from another source's reading (the same driver, under a changed site file)."""

@@ -73,8 +73,10 @@ class FakeQueue:
     """See the module. Public attributes may be changed at any time; ``faults`` injects, ``calls`` counts.
 
     ``drain_delay``: seconds before a drain takes effect, in which the node may still be given a job, as in a real
-    batch system. ``contact_timeout``: seconds after which a silent node is listed as UNAVAILABLE (and, when its machine
-    is dead, its jobs wait again). ``clock_skew``: how far its clock is ahead of ours.
+    batch system. ``call_times``: seconds before each kind of call is carried out and answered, at first ``call_time``.
+    ``negotiation_delay``: seconds before jobs that were submitted may start. ``contact_timeout``: seconds after which a
+    silent node is listed as UNAVAILABLE (and, when its machine is dead, its jobs wait again). ``clock_skew``: how far
+    its clock is ahead of ours.
     """
 
     def __init__(
@@ -93,7 +95,8 @@ class FakeQueue:
         self.calls: Counter[QueueCall] = Counter()
         self.drain_delay = drain_delay
         self.contact_timeout = contact_timeout
-        self.call_time = call_time
+        self.call_times = dict.fromkeys(QueueCall, call_time)
+        self.negotiation_delay = 0.0
         self.clock_skew = clock_skew
         self.jobs: dict[str, FakeJob] = {}
         self.lost_runs: list[tuple[float, str]] = []
@@ -175,7 +178,10 @@ class FakeQueue:
             self.jobs[job.id] = job
             self._waiting.setdefault(_class_of(job), deque()).append(job)
             made.append(job.id)
-        self._fill_all(now)
+        if self.negotiation_delay:
+            self._at(now + self.negotiation_delay, self._fill_all)
+        else:
+            self._fill_all(now)
         return made
 
     def cancel_waiting(self) -> int:
@@ -290,8 +296,8 @@ class FakeQueue:
 
     async def _begin(self, call: QueueCall) -> float:
         self.calls[call] += 1
-        if self.call_time:
-            await asyncio.sleep(self.call_time)
+        if self.call_times[call]:
+            await asyncio.sleep(self.call_times[call])
         if self.faults.strike(QueueFault.HANG, call):
             await asyncio.get_running_loop().create_future()
         if strike := self.faults.strike(QueueFault.RAISE, call):

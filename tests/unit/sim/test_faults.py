@@ -253,7 +253,7 @@ CASES: Mapping[FaultName, Case] = {
         Rule.LEFT,
     ),
     FaultName.SILENT_QUEUE: Case(
-        jobs(300, apart=290.0, runtime=205.0),
+        jobs(300, apart=290.0, runtime=200.0),
         setting(fault(FaultName.SILENT_QUEUE, every=10 * MINUTE, lasting=5 * MINUTE), maximum=1),
         last_answer_for_ever,
         Rule.JOB_KILLED,

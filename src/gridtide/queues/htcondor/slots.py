@@ -1,7 +1,8 @@
 """Slots as the collector lists them, made into nodes.
 
 A node is a startd with all its slots: static ones, partitionable ones, and the dynamic ones that were cut out of these.
-A slot that is claimed counts as a running job, whether the job has begun or not: a claim is a promise to a schedd.
+A slot that is claimed counts as a running job, whether the job has begun or not: a claim is a promise to a schedd. As
+long as none has begun there it is free as well: a job that still waits, in the schedd's words, will take it.
 """
 
 from __future__ import annotations
@@ -120,9 +121,12 @@ def node(machine: Machine, looking: Looking, kind: str | None) -> Node:
     total, free = Resources(), Resources()
     for slot in machine.base:
         total = total.plus(_resources(slot, "TotalSlot"))
-        # A job that only its schedd knows of has taken we do not know what.
-        if running == shown and slot.get("State") not in (*_CLAIMED, "Owner", "Drained"):
-            free = free.plus(_resources(slot, ""))
+    # A job that only its schedd knows of has taken we do not know what.
+    for slot in machine.slots if running == shown else ():
+        more = free.plus(_resources(slot, ""))
+        # Ads of one startd may be of two moments, and together claim more than there is.
+        if _awaits_a_job(slot) and total.covers(more):
+            free = more
     return Node(
         name=machine.name,
         worker=machine.worker,
@@ -133,6 +137,14 @@ def node(machine: Machine, looking: Looking, kind: str | None) -> Node:
         idle_since=None if running else max(_idle_since(machine), looking.busy.get(machine.name, 0.0)),
         kind=None if machine.worker is not None else kind,
     )
+
+
+def _awaits_a_job(slot: Slot) -> bool:
+    """Nothing runs in it, and something may: what is left of a divided one, or one that was claimed for a job."""
+    state = slot.get("State")
+    if state in ("Claimed", "Matched"):
+        return slot.get("Activity") == "Idle"
+    return state not in ("Preempting", "Owner", "Drained") and slot.get("SlotType") != "Dynamic"
 
 
 def _state(machine: Machine, running: int, looking: Looking) -> NodeState:

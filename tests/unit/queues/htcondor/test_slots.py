@@ -60,6 +60,21 @@ def test_a_divided_slot_runs_what_was_cut_out_of_it() -> None:
     assert (busy.running, busy.idle_since, busy.free.cores, busy.total.cores) == (2, None, 2, 4)
 
 
+def test_a_claim_in_which_no_job_has_begun_is_busy_and_free() -> None:
+    """Its schedd still calls the job idle: counted as taken alone, it would be one for which there is no machine."""
+    divided = slot(Cpus=2, Memory=2000, Disk=8192, NumDynamicSlots=2)
+    claimed = seen(divided, dynamic(1, Activity="Idle"), dynamic(2, Activity="Busy"))
+    assert (claimed.running, claimed.idle_since, claimed.free.cores) == (2, None, 3)
+    static = seen(slot(SlotType="Static", State="Matched", Activity="Idle", NumDynamicSlots=None))
+    assert (static.running, static.free.cores) == (1, 4)
+    going = seen(slot(SlotType="Static", State="Preempting", Activity="Idle", NumDynamicSlots=None))
+    assert (going.running, going.free.cores) == (1, 0)
+
+
+def test_ads_of_two_moments_do_not_make_more_room_than_there_is() -> None:
+    assert seen(slot(NumDynamicSlots=0), dynamic(1, Activity="Idle")).free.cores == 4
+
+
 def test_what_a_slot_says_of_its_parts_counts_before_they_are_listed() -> None:
     assert seen(slot(NumDynamicSlots=1)).running == 1
 
@@ -174,16 +189,17 @@ STATES = ("Unclaimed", "Claimed", "Preempting", "Matched", "Owner", "Drained")
 
 @given(
     st.lists(st.tuples(st.sampled_from(["Static", "Partitionable", "Dynamic"]), st.sampled_from(STATES),
-                       st.integers(0, 2), st.integers(0, 9), st.booleans()), min_size=1, max_size=6),
+                       st.integers(0, 2), st.integers(0, 9), st.booleans(), st.sampled_from(["Idle", "Busy"])),
+             min_size=1, max_size=6),
     st.sampled_from([None, Order(7, drain=False), DRAIN_7]), st.integers(0, 1), st.booleans(),
 )  # fmt: skip
 def test_drained_is_never_said_of_a_node_that_anybody_calls_busy(
-    slots: list[tuple[str, str, int, int, bool]], order: Order | None, witness: int, witnessed: bool
+    slots: list[tuple[str, str, int, int, bool, str]], order: Order | None, witness: int, witnessed: bool
 ) -> None:
     made = [
         slot(f"slot{number}@grid-1.gridtide", SlotType=kind, State=state, NumDynamicSlots=parts, GridtideDrain=drain,
-             GridtideLeaseLost=lost)
-        for number, (kind, state, parts, drain, lost) in enumerate(slots)
+             GridtideLeaseLost=lost, Activity=activity)
+        for number, (kind, state, parts, drain, lost, activity) in enumerate(slots)
     ]  # fmt: skip
     orders = {} if order is None else {ONE: order}
     one = seen(*made, orders=orders, running={"grid-1.gridtide": witness}, witnessed=witnessed)
@@ -192,7 +208,7 @@ def test_drained_is_never_said_of_a_node_that_anybody_calls_busy(
         assert not witness
         assert all(kind != "Dynamic" and state not in ("Claimed", "Preempting", "Matched") for kind, state, *_ in slots)
         if order == DRAIN_7:
-            assert all(drain == 7 for kind, _, _, drain, _ in slots)
+            assert all(drain == 7 for kind, _, _, drain, *_ in slots)
     assert one.total.covers(one.free)
 
 
