@@ -41,7 +41,7 @@ test: lint
 	sh tools/test.sh
 
 test-long: $(READY)
-	$(BIN)/pytest -q -n 2 --dist loadfile tests/long
+	$(BIN)/pytest -q tests/long
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
