@@ -136,6 +136,55 @@ async def test_a_machine_that_joins_after_a_refusal_is_no_sign_of_room() -> None
         await site.until(lambda: site.cloud.record.calls[CloudCall.LAUNCH] == 3, within=MINUTE)
 
 
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_a_cloud_that_breaks_what_it_has_accepted_is_not_hammered(jobs: int) -> None:
+    """Start: jobs wait. Do: for 40 min each launch is accepted and its machine is BROKEN 3 s later (no host has room).
+
+    Expected: few machines are tried, ever more rarely; the reason has the cloud's words; all workers are gone again.
+    One machine that joins, and the others follow at once.
+    """
+
+    async def main() -> None:
+        async with Site(boot_time=3.0) as site:
+            site.cloud.faults.inject(CloudFault.BOOT_FAILS, seconds=40 * MINUTE)
+            await site.up()
+            site.submit(jobs, duration=HOUR)
+            await asyncio.sleep(10 * MINUTE)
+            tried = site.launches()
+            assert jobs <= tried <= jobs + 4
+            cycle = site.controller.cycle
+            assert cycle is not None
+            assert cycle.plan.why_group[GROUP].cause is Cause.CLOUD_REFUSING
+            assert "no bootable device" in cycle.plan.why_group[GROUP].text
+            await asyncio.sleep(30 * MINUTE)
+            assert 1 <= site.launches() - tried <= 3
+            assert site.machines() == 0
+            tried = site.launches()
+            await site.until(lambda: site.launches() > tried, within=HOUR)
+            assert site.launches() == tried + 1
+            await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 1, within=MINUTE)
+            await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == jobs, within=MINUTE)
+            assert site.launches() == tried + jobs
+
+    scenario(main)()
+
+
+@scenario
+async def test_a_machine_that_breaks_among_many_that_join_stops_nothing() -> None:
+    """Start: 4 jobs. Do: one of 4 machines breaks while they boot. Expected: it is replaced at once when others join."""
+    async with Site() as site:
+        await site.up()
+        site.submit(4, duration=HOUR)
+        await site.until(lambda: site.launches() == 4, within=MINUTE)
+        await asyncio.sleep(20)
+        site.cloud.break_machine(next(site.cloud.alive()).id)
+        await site.until(lambda: len(site.in_state(WorkerState.BOOTING)) == 3, within=MINUTE)
+        assert site.launches() == 4
+        await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 3, within=MINUTE)
+        await site.until(lambda: site.launches() == 5, within=5)
+        await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 4, within=2 * MINUTE)
+
+
 @scenario
 async def test_a_cloud_that_throttles_terminates_is_left_alone_for_as_long_as_it_asks() -> None:
     """Start: 4 workers whose jobs end one after the other. Do: the cloud answers terminates with Retry-After 2 min.

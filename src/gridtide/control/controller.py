@@ -49,6 +49,7 @@ _AFTER_FAULT = 1.0
 # Seconds of rest for each second that planning and recording took, where that is more than the batch window: however
 # much happens at a large site, the loop takes a quarter of a core at most. Less plans sooner, and starves the service.
 _REST = 3.0
+_MACHINE_DIED = frozenset({Cause.MACHINE_BROKEN, Cause.MACHINE_STOPPED, Cause.MACHINE_GONE})
 _LEAVING = frozenset({WorkerState.DRAINED, WorkerState.FAILED, WorkerState.TERMINATING})
 # Boots read at the start: as many as 25 kinds of machines need to be known again.
 _BOOTS = 5_000
@@ -213,12 +214,7 @@ class Controller:
         """Start the calls that the recorded plan asks for. None of them is waited for."""
         now = self._clock.now()
         for worker in record.failed:
-            if worker.reason.cause is Cause.NEVER_JOINED and worker.launched is not None:
-                key = (worker.zone, worker.shape.name)
-                launched = self._launched(worker)
-                self._breakers[worker.cloud].never_joined(key, launched, now, str(worker.reason))
-                if launched == worker.launched:  # else nobody could let it in for a while
-                    self._boots.gave_up(worker, worker.since - worker.launched)
+            self._learn_from_failure(worker, now)
         for forgotten in record.drain_again:
             self._fleet.drain_acknowledged.pop(forgotten, None)
         for worker_id in record.undrain:
@@ -233,6 +229,18 @@ class Controller:
                 hands.terminate([*self._ending_machines(snapshot, name), *record.strays.get(name, ())])
         for queue_hands in self._queue_hands.values():
             queue_hands.kick()
+
+    def _learn_from_failure(self, worker: Worker, now: float) -> None:
+        """A machine that did not join says something of its offer."""
+        if worker.launched is None or worker.joined is not None:
+            return
+        key, launched, text = (worker.zone, worker.shape.name), self._launched(worker), str(worker.reason)
+        if worker.reason.cause is Cause.NEVER_JOINED:
+            self._breakers[worker.cloud].never_joined(key, launched, now, text)
+            if launched == worker.launched:  # else nobody could let it in for a while
+                self._boots.gave_up(worker, worker.since - worker.launched)
+        elif worker.reason.cause in _MACHINE_DIED:
+            self._breakers[worker.cloud].died(key, launched, now, text)
 
     def _launched(self, worker: Worker) -> float:
         """When it was launched; by an earlier process, whose clock may have been another: when this one began."""
