@@ -15,7 +15,7 @@ from hypothesis import given
 from gridtide.model.actions import Drain, Plan
 from gridtide.model.costs import HOUR, Budget
 from gridtide.model.demand import Node, NodeState
-from gridtide.model.ids import GroupName, MachineId, QueueName, WorkerId
+from gridtide.model.ids import Generation, GroupName, MachineId, QueueName, WorkerId
 from gridtide.model.machines import Machine, MachineState, Quota
 from gridtide.model.readings import Missing, Reading, Stale, Unconfirmed, last_known
 from gridtide.model.reasons import Cause
@@ -27,7 +27,7 @@ from gridtide.planning import Planner, plan
 from gridtide.planning import planner as planner_module
 from gridtide.planning.budgets import LOOK_AHEAD, accounts_of
 from gridtide.planning.evidence import Evidence
-from gridtide.planning.steady import Past
+from gridtide.planning.steady import Past, Steady
 from tests.unit.planning.test_properties import Dice, many, seeds
 from tests.unit.planning.worlds import (
     CLOUD,
@@ -358,6 +358,18 @@ class Unrest(Sequel):
         """The same machine, a little later."""
         return replace(before, state=self.choice([*MachineState]), notice=self.choice(["", "", "soon"]))
 
+    def renewed(self, rules: SiteRules) -> SiteRules:
+        """The same groups with another image, and another patience."""
+        return replace(
+            rules,
+            groups={
+                name: replace(
+                    each, generation=Generation(self.choice(["g0", "g1", "g2"])), lease=self.choice([5.0, 600.0])
+                )
+                for name, each in rules.groups.items()
+            },
+        )
+
     def spread(self, queues: dict[QueueName, QueueView]) -> dict[QueueName, QueueView]:
         """Now and then a queue lists a node of another one as well."""
         known = [fresh_one for view in queues.values() if (fresh_one := last_known(view.nodes)) is not None]
@@ -372,6 +384,9 @@ class Unrest(Sequel):
         return {**queues, name: replace(queues[name], nodes=fresh(value, own.started + 1, NOW))}
 
 
+FAULTS = ((Steady, "look"), (planner_module, "_fleets"), (planner_module, "_scale"), (Past, "keep"))
+
+
 def unrest(seed: int, planner: Planner) -> Iterator[tuple[Snapshot, SiteRules, Plan]]:
     """Each snapshot with the rules that it is planned under, and what the planner makes of it."""
     dice = Unrest(seed)
@@ -379,11 +394,11 @@ def unrest(seed: int, planner: Planner) -> Iterator[tuple[Snapshot, SiteRules, P
     snapshot, rules = dice.snapshot(), dice.rules()
     for _ in range(6):
         if dice.rarely():
-            rules = dice.choice([replace(rules), dice.rules()])
+            rules = dice.choice([replace(rules), dice.rules(), dice.renewed(rules)])
         if dice.rarely():
-            where = dice.choice(["_fleets", "_scale", "_why_demand"])
-            with patch.object(planner_module, where, side_effect=ZeroDivisionError), suppress(ZeroDivisionError):
-                planner.plan(snapshot, rules)
+            place, name = dice.choice(FAULTS)
+            with patch.object(place, name, side_effect=ZeroDivisionError), suppress(ZeroDivisionError):
+                planner.plan(dice.next(snapshot), rules)
         yield snapshot, rules, planner.plan(snapshot, rules)
         snapshot = dice.next(snapshot)
 
