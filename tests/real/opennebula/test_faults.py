@@ -21,6 +21,7 @@ from gridtide.errors import (
 from gridtide.model.ids import MachineId, WorkerId
 from gridtide.model.machines import MachineState
 from gridtide.testing.fault_proxy import Answer, FaultProxy, HttpFault, xmlrpc_method
+from tests.real.opennebula import documents
 from tests.real.opennebula.server import ACTIVE, EPILOG, HOLD, OURS, PROLOG, RUNNING, Hook
 from tests.real.opennebula.server import Answer as Given
 from tests.real.opennebula.tenant import Tenant, having
@@ -498,6 +499,15 @@ async def test_a_listing_that_comes_to_nothing_spares_the_next_one_work(tenant: 
     assert len(await cloud.machines()) == 150
     assert tenant.nebula.calls["one.vmpool.infoset"] == 1, "for the other fifty"
     await cloud.close()
+
+
+async def test_a_set_that_comes_without_attributes_hides_no_owner(tenant: Tenant, cloud: OpennebulaCloud) -> None:
+    """As OpenNebula before 7.2 answers when two sets are asked for at once."""
+    ours = tenant.nebula.make(OURS, W, [*TAGS])
+    short = documents.machine(tenant.nebula.machine(ours), extended=False)
+    tenant.nebula.hook = refuse("one.vmpool.infoset", (True, documents.pool("VM_POOL", [short]), 0))
+    assert [each.worker for each in await cloud.machines()] == [W]
+    assert [each.worker for each in await cloud.machines()] == [W], "and this is remembered"
 
 
 async def test_a_machine_that_a_set_leaves_out_is_asked_for_alone(tenant: Tenant, cloud: OpennebulaCloud) -> None:
