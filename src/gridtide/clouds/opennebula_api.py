@@ -18,7 +18,8 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from gridtide.clouds.opennebula_errors import Fault, Nonsense, PlainRefusal, Refused, WrongState, typed
+from gridtide.clouds.opennebula_errors import Fault, Nonsense, Refused, WrongState, typed
+from gridtide.clouds.refusals import PlainRefusal
 from gridtide.errors import AuthenticationFailed, CloudError, CloudUnavailable, Throttled
 
 if TYPE_CHECKING:

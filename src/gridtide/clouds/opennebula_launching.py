@@ -13,7 +13,7 @@ from typing import Final
 from gridtide.clouds.flights import Answers
 from gridtide.clouds.opennebula_api import OpennebulaApi
 from gridtide.clouds.opennebula_catalogue import Catalogue
-from gridtide.clouds.opennebula_errors import Answered, MachineNotFound, WrongState
+from gridtide.clouds.opennebula_errors import WrongState
 from gridtide.clouds.opennebula_listing import Listing, Seen
 from gridtide.clouds.opennebula_machine import (
     USER_DATA_LIMIT,
@@ -25,6 +25,7 @@ from gridtide.clouds.opennebula_machine import (
 )
 from gridtide.clouds.opennebula_quota import Room
 from gridtide.clouds.protocol import LaunchRequest
+from gridtide.clouds.refusals import Answered, MachineNotFound
 from gridtide.errors import (
     AuthenticationFailed,
     CloudError,

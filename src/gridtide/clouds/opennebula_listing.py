@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from gridtide.clouds.opennebula_api import OpennebulaApi
 from gridtide.clouds.opennebula_catalogue import Catalogue
-from gridtide.clouds.opennebula_errors import MachineNotFound, NotAuthorized
 from gridtide.clouds.opennebula_machine import Listed, OpennebulaSettings, Tags, listed, machine, tags, whole
+from gridtide.clouds.refusals import MachineNotFound, NotAuthorized
 from gridtide.model.ids import MachineId
 from gridtide.model.machines import Machine, MachineState
 

@@ -19,7 +19,8 @@ from xml.parsers import expat
 import httpx
 from pyone.server_xrpc import OneServerXRPC
 
-from gridtide.clouds.opennebula_errors import Fault, Nonsense, PlainRefusal, Refused
+from gridtide.clouds.opennebula_errors import Fault, Nonsense, Refused
+from gridtide.clouds.refusals import PlainRefusal
 
 LARGEST: Final = 64 * 1024 * 1024
 """Bytes of one answer. A page of 500 machines has about one million; thousands of templates have ten."""

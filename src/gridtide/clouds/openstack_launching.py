@@ -9,9 +9,10 @@ from typing import Final
 from gridtide.clouds.flights import Answers
 from gridtide.clouds.openstack_api import OpenstackApi, Service
 from gridtide.clouds.openstack_catalogue import Catalogue
-from gridtide.clouds.openstack_errors import Answered, NotAuthorized, typed
+from gridtide.clouds.openstack_errors import typed
 from gridtide.clouds.openstack_machine import USER_DATA_LIMIT, Flavor, OpenstackSettings, Parts, launch_body
 from gridtide.clouds.protocol import LaunchRequest
+from gridtide.clouds.refusals import Answered, NotAuthorized
 from gridtide.errors import (
     AuthenticationFailed,
     CloudError,

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from lxml.etree import LxmlError
 
 from gridtide.clouds.opennebula_api import failures
-from gridtide.clouds.opennebula_errors import Fault, Nonsense, PlainRefusal, Refused
+from gridtide.clouds.opennebula_errors import Fault, Nonsense, Refused
 from gridtide.clouds.opennebula_server import Server, Transport, values
+from gridtide.clouds.refusals import PlainRefusal
 
 BOMB = (
     '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">'
