@@ -75,9 +75,12 @@ def values(body: bytes) -> Any:
     parser.CharacterDataHandler = target.data
     try:
         parser.Parse(body, True)
-        return target.close()
+        found = target.close()
     except (expat.ExpatError, xmlrpc.client.ResponseError):
         raise Nonsense("it is not XML-RPC, or was cut short") from None
+    if len(found) != 1:
+        raise Nonsense("it is no answer of XML-RPC")
+    return found
 
 
 class Server(OneServerXRPC):  # type: ignore[misc]  # pyone has no types

@@ -62,9 +62,9 @@ OVER = [Answer(500), Answer(503, b"<html>down</html>"), answered(False, "[x] in 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver's patience, in hundredths."""
-    monkeypatch.setattr("gridtide.clouds.opennebula_launching.LOOKS", (0.01, 0.02, 0.03, 0.04))
-    monkeypatch.setattr("gridtide.clouds.opennebula_api._FIRST_PAUSE", 0.02)
-    monkeypatch.setattr("gridtide.clouds.opennebula_api._LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("gridtide.clouds.making.LOOKS", (0.01, 0.02, 0.03, 0.04))
+    monkeypatch.setattr("gridtide.clouds.repeating.FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("gridtide.clouds.repeating.LONGEST_PAUSE", 0.2)
 
 
 @pytest.fixture
