@@ -220,8 +220,7 @@ class Controller:
         for worker_id in record.undrain:
             self._hands_of(self._fleet.workers.get(worker_id), QueueHands.undrain)
         for worker in record.gone:
-            if worker.cloud in self._breakers:
-                self._breakers[worker.cloud].ended(worker.id)
+            self._breaker(worker.cloud).ended(worker.id)
             self._hands_of(worker, QueueHands.forget)
         for name, hands in self._cloud_hands.items():
             if self._observed(snapshot, name):
@@ -236,11 +235,15 @@ class Controller:
             return
         key, launched, text = (worker.zone, worker.shape.name), self._launched(worker), str(worker.reason)
         if worker.reason.cause is Cause.NEVER_JOINED:
-            self._breakers[worker.cloud].never_joined(key, launched, now, text)
+            self._breaker(worker.cloud).never_joined(key, launched, now, text)
             if launched == worker.launched:  # else nobody could let it in for a while
                 self._boots.gave_up(worker, worker.since - worker.launched)
         elif worker.reason.cause in _MACHINE_DIED:
-            self._breakers[worker.cloud].died(key, launched, now, text)
+            self._breaker(worker.cloud).died(key, launched, now, text)
+
+    def _breaker(self, name: CloudName) -> Breaker:
+        """Also of a cloud that a restart has found to be no more in the site file: its machines may still join."""
+        return self._breakers.setdefault(name, Breaker())
 
     def _launched(self, worker: Worker) -> float:
         """When it was launched; by an earlier process, whose clock may have been another: when this one began."""
@@ -323,7 +326,7 @@ class Controller:
         return CloudHands(
             self._assembly.clouds[name],
             self._fleet,
-            self._breakers.setdefault(name, Breaker()),
+            self._breaker(name),
             clock=self._clock,
             random=self._random,
             make_secret=self._make_secret,
@@ -430,7 +433,7 @@ class Controller:
             raise Conflict(f"group {joined.group} is not in the site file any more", where=joined.id)
         orders = await self._assembly.queues[group.queue].join(joined, host)
         if joined.launched is not None:
-            self._breakers[joined.cloud].joined((joined.zone, joined.shape.name), self._launched(joined))
+            self._breaker(joined.cloud).joined((joined.zone, joined.shape.name), self._launched(joined))
         self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), 0, 0.0, draining=False)
         self.queue_changed(group.queue)
         return JoinAnswer(joined, group.lease, self._heartbeat(joined), orders, outcome.boot)
