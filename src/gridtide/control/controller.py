@@ -32,6 +32,7 @@ from gridtide.model.actions import Launch, Plan
 from gridtide.model.boots import BootKey, BootReport, BootTimes
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, GroupName, MachineId, QueueName, WorkerId
+from gridtide.model.machines import MachineRef
 from gridtide.model.readings import Missing, last_known
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import SiteRules, Wishes
@@ -91,7 +92,7 @@ class Controller:
         self._cycle: Cycle | None = None
         self._memory: Mapping[GroupName, GroupMemory] = {}
         self._queue_memory: Mapping[QueueName, QueueMemory] = {}
-        self._known_strays: set[MachineId] = set()
+        self._known_strays: set[MachineRef] = set()
         self._boots = BootMemory()
         self._planner = Planner()
         self._started = clock.now()
@@ -198,7 +199,9 @@ class Controller:
             return recorder.record.changes
 
         await self._fleet.change(decide)
-        return made[-1]
+        record = made[-1]
+        self._known_strays.update(MachineRef(cloud, each) for cloud, ends in record.strays.items() for each in ends)
+        return record
 
     def _recorder(self, snapshot: Snapshot, workers: Mapping[WorkerId, Worker]) -> Recorder:
         return Recorder(
