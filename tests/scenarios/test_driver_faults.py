@@ -12,14 +12,15 @@ from gridtide.clouds.fake import CloudCall, CloudFault, FakeCloud
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.control.breaker import AFTER_REFUSAL
 from gridtide.errors import CloudError, GridtideError, NoCapacity, QueueError, StoreUnavailable, Throttled
-from gridtide.model.ids import MachineId, WorkerId
+from gridtide.model.ids import MachineId, ShapeName, WorkerId
 from gridtide.model.machines import Quota
 from gridtide.model.reasons import Cause
+from gridtide.model.resources import Resources, Shape
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.planning import Planner
 from gridtide.queues.fake import FakeJobState, FakeQueue, QueueCall, QueueFault
 from gridtide.queues.protocol import Outcome
-from tests.scenarios.harness import GROUP, QUEUE, Site, scenario
+from tests.scenarios.harness import GROUP, QUEUE, SHAPE, Site, scenario
 from tests.scenarios.test_fatal_cases import HOUR, MINUTE, busy_site
 
 
@@ -183,6 +184,33 @@ async def test_a_machine_that_breaks_among_many_that_join_stops_nothing() -> Non
         await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 3, within=MINUTE)
         await site.until(lambda: site.launches() == 5, within=5)
         await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 4, within=2 * MINUTE)
+
+
+@scenario
+async def test_a_probe_that_waits_for_its_call_is_the_only_one() -> None:
+    """Start: a shape was refused, jobs wait for it. Do: 4 launch calls of another shape hang, so that none else is made.
+
+    Expected: however many cycles pass after the pause, one worker waits to be the probe, and one call is made for it.
+    """
+    wide = Shape(ShapeName("wide"), Resources(4, 4096, 4096))
+    async with Site(maximum=40, more_shapes=[wide], queues=2) as site:
+        site._group = replace(site._group, shapes=(SHAPE.name,))
+        others = site.add_group("others", shapes=[wide], queue=1)
+        site.cloud.sold_out.add((None, SHAPE.name))
+        await site.up()
+        site.submit(10, duration=HOUR)
+        await asyncio.sleep(5)
+        assert site.cloud.record.calls[CloudCall.LAUNCH] == 1
+        site.cloud.faults.inject(CloudFault.HANG, call=CloudCall.LAUNCH, times=4)
+        for _ in range(4):
+            site.submit(1, duration=HOUR, queue=1, need=wide.resources)
+            await asyncio.sleep(2)
+        assert site.cloud.record.calls[CloudCall.LAUNCH] == 5, site.describe()
+        await asyncio.sleep(AFTER_REFUSAL)
+        for _ in range(8):
+            site.controller.wake("again")
+            await asyncio.sleep(1)
+            assert len([each for each in site.in_state(WorkerState.INTENDED) if each.group != others]) == 1
 
 
 @scenario
