@@ -190,7 +190,7 @@ async def test_a_machine_that_breaks_among_many_that_join_stops_nothing() -> Non
 async def test_a_probe_that_waits_for_its_call_is_the_only_one() -> None:
     """Start: a shape was refused, jobs wait for it. Do: 4 launch calls of another shape hang, so that none else is made.
 
-    Expected: however many cycles pass after the pause, one worker waits to be the probe, and one call is made for it.
+    Expected: however many cycles pass after the pause, one worker waits to be the probe.
     """
     wide = Shape(ShapeName("wide"), Resources(4, 4096, 4096))
     async with Site(maximum=40, more_shapes=[wide], queues=2) as site:
