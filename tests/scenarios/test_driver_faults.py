@@ -12,14 +12,15 @@ from gridtide.clouds.fake import CloudCall, CloudFault, FakeCloud
 from gridtide.clouds.protocol import LaunchRequest
 from gridtide.control.breaker import AFTER_REFUSAL
 from gridtide.errors import CloudError, GridtideError, NoCapacity, QueueError, StoreUnavailable, Throttled
-from gridtide.model.ids import MachineId, WorkerId
+from gridtide.model.ids import MachineId, ShapeName, WorkerId
 from gridtide.model.machines import Quota
 from gridtide.model.reasons import Cause
+from gridtide.model.resources import Resources, Shape
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.planning import Planner
 from gridtide.queues.fake import FakeJobState, FakeQueue, QueueCall, QueueFault
 from gridtide.queues.protocol import Outcome
-from tests.scenarios.harness import GROUP, QUEUE, Site, scenario
+from tests.scenarios.harness import GROUP, QUEUE, SHAPE, Site, scenario
 from tests.scenarios.test_fatal_cases import HOUR, MINUTE, busy_site
 
 
@@ -134,6 +135,82 @@ async def test_a_machine_that_joins_after_a_refusal_is_no_sign_of_room() -> None
         await asyncio.sleep(AFTER_REFUSAL - 20)
         assert site.cloud.record.calls[CloudCall.LAUNCH] == 2
         await site.until(lambda: site.cloud.record.calls[CloudCall.LAUNCH] == 3, within=MINUTE)
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_a_cloud_that_breaks_what_it_has_accepted_is_not_hammered(jobs: int) -> None:
+    """Start: jobs wait. Do: for 40 min each launch is accepted and its machine is BROKEN 3 s later (no host has room).
+
+    Expected: few machines are tried, ever more rarely; the reason has the cloud's words; all workers are gone again.
+    One machine that joins, and the others follow at once.
+    """
+
+    async def main() -> None:
+        async with Site(boot_time=3.0) as site:
+            site.cloud.faults.inject(CloudFault.BOOT_FAILS, seconds=40 * MINUTE)
+            await site.up()
+            site.submit(jobs, duration=HOUR)
+            await asyncio.sleep(10 * MINUTE)
+            tried = site.launches()
+            assert jobs <= tried <= jobs + 4
+            cycle = site.controller.cycle
+            assert cycle is not None
+            assert cycle.plan.why_group[GROUP].cause is Cause.CLOUD_REFUSING
+            assert "no bootable device" in cycle.plan.why_group[GROUP].text
+            await asyncio.sleep(30 * MINUTE)
+            assert 1 <= site.launches() - tried <= 3
+            assert site.machines() == 0
+            tried = site.launches()
+            await site.until(lambda: site.launches() > tried, within=HOUR)
+            assert site.launches() == tried + 1
+            await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 1, within=MINUTE)
+            await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == jobs, within=MINUTE)
+            assert site.launches() == tried + jobs
+
+    scenario(main)()
+
+
+@scenario
+async def test_a_machine_that_breaks_among_many_that_join_stops_nothing() -> None:
+    """Start: 4 jobs. Do: one of 4 machines breaks while they boot. Expected: it is replaced at once when others join."""
+    async with Site() as site:
+        await site.up()
+        site.submit(4, duration=HOUR)
+        await site.until(lambda: site.launches() == 4, within=MINUTE)
+        await asyncio.sleep(20)
+        site.cloud.break_machine(next(site.cloud.alive()).id)
+        await site.until(lambda: len(site.in_state(WorkerState.BOOTING)) == 3, within=MINUTE)
+        assert site.launches() == 4
+        await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 3, within=MINUTE)
+        await site.until(lambda: site.launches() == 5, within=5)
+        await site.until(lambda: len(site.in_state(WorkerState.JOINED)) == 4, within=2 * MINUTE)
+
+
+@scenario
+async def test_a_probe_that_waits_for_its_call_is_the_only_one() -> None:
+    """Start: a shape was refused, jobs wait for it. Do: 4 launch calls of another shape hang, so that none else is made.
+
+    Expected: however many cycles pass after the pause, one worker waits to be the probe.
+    """
+    wide = Shape(ShapeName("wide"), Resources(4, 4096, 4096))
+    async with Site(maximum=40, more_shapes=[wide], queues=2) as site:
+        site._group = replace(site._group, shapes=(SHAPE.name,))
+        others = site.add_group("others", shapes=[wide], queue=1)
+        site.cloud.sold_out.add((None, SHAPE.name))
+        await site.up()
+        site.submit(10, duration=HOUR)
+        await asyncio.sleep(5)
+        assert site.cloud.record.calls[CloudCall.LAUNCH] == 1
+        site.cloud.faults.inject(CloudFault.HANG, call=CloudCall.LAUNCH, times=4)
+        for _ in range(4):
+            site.submit(1, duration=HOUR, queue=1, need=wide.resources)
+            await asyncio.sleep(2)
+        assert site.cloud.record.calls[CloudCall.LAUNCH] == 5, site.describe()
+        await asyncio.sleep(AFTER_REFUSAL)
+        for _ in range(8):
+            site.controller.wake("again")
+            await asyncio.sleep(1)
+            assert len([each for each in site.in_state(WorkerState.INTENDED) if each.group != others]) == 1
 
 
 @scenario

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from gridtide.clouds.fake import CloudCall, CloudFault
-from gridtide.errors import CloudError, CloudUnavailable, Throttled
+from gridtide.errors import CloudError, CloudUnavailable, StoreUnavailable, Throttled
 from gridtide.model.demand import Node, NodeState
 from gridtide.model.machines import MachineState
 from gridtide.model.reasons import Cause
 from gridtide.model.rules import FixedPolicy
 from gridtide.model.workers import WorkerState
 from gridtide.queues.fake import FakeJobState, FakeQueue, QueueCall, QueueFault
+from gridtide.store.ports import Change, Event, Lease
 from tests.scenarios.harness import GROUP, IDLE_FOR, Site, scenario
 
 MINUTE, HOUR = 60.0, 3600.0
@@ -378,17 +380,35 @@ async def test_load_that_returns_takes_the_drain_back() -> None:
 
 @scenario
 async def test_machines_of_ours_that_nobody_knows_are_ended() -> None:
-    """Start: a store that was lost with two empty machines running. Do: start. Expected: both are ended as strays."""
+    """Start: a store that was lost with two empty machines running. Do: start; the store fails once.
+
+    Expected: both are ended as strays, and that is on record once for each.
+    """
     async with Site(minimum=2, maximum=2) as site:
         await site.up()
         await site.until(lambda: len(site.in_state(WorkerState.BOOTING)) == 2, within=60)
         await site.kill()
         site.store = type(site.store)()
         site.may_pass_maximum = True  # two strays, and two that are wanted, until the strays are gone
+        honest = site.store.commit
+        refused: list[Event] = []
+
+        async def down_for_strays(lease: Lease, changes: Sequence[Change]) -> None:
+            strays = [each for each in changes if isinstance(each, Event) and each.kind == "stray"]
+            if strays and not refused:
+                refused.extend(strays)
+                raise StoreUnavailable("the database does not answer")
+            await honest(lease, changes)
+
+        site.store.commit = down_for_strays  # type: ignore[method-assign]
         await site.up()
         await asyncio.sleep(20 * MINUTE)
         assert site.machines() == 2
         assert site.launches() == 4
+        assert refused
+        told = [each.event.subject for each in await site.store.events(kind="stray", limit=1000)]
+        assert len(told) == 2
+        assert len(set(told)) == 2
 
 
 @scenario

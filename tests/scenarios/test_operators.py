@@ -18,7 +18,7 @@ from gridtide.model.workers import WorkerState
 from gridtide.pilot.protocol import Order
 from gridtide.queues.aliec2 import SpawnedQueue
 from gridtide.queues.fake import FakeJobState
-from tests.scenarios.harness import GROUP, QUEUE, Site, scenario
+from tests.scenarios.harness import GROUP, QUEUE, SHAPE, Site, scenario
 from tests.scenarios.test_fatal_cases import HOUR, MINUTE, busy_site
 
 
@@ -195,6 +195,31 @@ async def test_a_new_site_file_is_taken_over_and_one_that_loses_workers_is_not()
         with pytest.raises(Conflict):
             await site.controller.reload()
         assert site.controller.rules.groups[GROUP].maximum == 3
+
+
+@scenario
+async def test_a_machine_of_a_cloud_that_has_left_the_site_file_is_let_in_and_not_ended() -> None:
+    """Start: a machine boots. Do: the controller is started anew with a site file without its cloud, and it joins.
+
+    Expected: it runs its job. Nobody ends it, since nothing is known of its cloud any more, and that is said.
+    """
+    async with Site(maximum=1, clouds=2) as site:
+        site.clouds[0].sold_out.add((None, SHAPE.name))
+        await site.up()
+        site.submit(1, duration=60)
+        await site.until(lambda: site.launches() == 1, within=MINUTE)
+        await site.kill()
+        left = site.clouds.pop()
+        site._group = replace(site._group, clouds=(site.cloud.name,))
+        await site.up()
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 1, within=10 * MINUTE)
+        await asyncio.sleep(HOUR)
+        (worker,) = site.workers
+        assert worker.cloud == left.name
+        assert left.record.terminated == []
+        cycle = site.controller.cycle
+        assert cycle is not None
+        assert cycle.plan.why_worker[worker.id].cause is Cause.NO_EVIDENCE
 
 
 def test_spawned_workers_live_and_end_by_their_own_word(tmp_path: Path) -> None:

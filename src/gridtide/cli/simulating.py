@@ -31,84 +31,99 @@ def register(app: typer.Typer) -> None:
     command(app, "sim", connects=False, panel="The site")(sim)
 
 
+_Trace = Annotated[
+    str, typer.Argument(metavar="TRACE", help="A log (.swf, .csv, .gz of either), or a model: lublin, grid.")
+]
+_Sites = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--site", metavar="FILE", help="A site file. More than once: side by side. Left out: a standard site."
+    ),
+]
+_Model = Annotated[Path | None, typer.Option("--model", metavar="FILE", help="How the clouds and the queue behave.")]
+_Queue = Annotated[
+    str | None, typer.Option("--queue", metavar="NAME", help="The site's queue that the jobs go to, if it has many.")
+]
+_Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Another seed, other chances.")]
+_Jobs = Annotated[
+    int | None, typer.Option("--jobs", min=1, metavar="N", help="Only so many jobs (of a model: 10 000).")
+]
+_DaysRange = Annotated[
+    str | None, typer.Option("--days", metavar="A-B", help="Only what was submitted on these days, from 1.")
+]
+_Spread = Annotated[
+    float, typer.Option("--spread", min=0.001, metavar="X", help="Multiply the times between submissions.")
+]
+_Baseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        metavar="NAME[,NAME]",
+        help="Models of other autoscalers beside it, on the first site. Or: all.",
+    ),
+]
+_Fault = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        metavar="NAME[=...]",
+        help='Let something go wrong, for example "partition=at 2 days, for 20 min". More than once.',
+    ),
+]
+_Chaos = Annotated[
+    float | None,
+    typer.Option(
+        "--chaos", min=0.001, max=1000.0, metavar="X", help="All faults at random, X times as often as usual."
+    ),
+]
+_Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report as one page.")]
+
+
 def sim(
     session: Session,
-    trace: Annotated[
-        str, typer.Argument(metavar="TRACE", help="A log (.swf, .csv, .gz of either), or a model: lublin, grid.")
-    ],
-    site: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--site", metavar="FILE", help="A site file. More than once: side by side. Left out: a standard site."
-        ),
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", metavar="FILE", help="How the clouds and the queue behave.")
-    ] = None,
-    queue: Annotated[
-        str | None,
-        typer.Option("--queue", metavar="NAME", help="The site's queue that the jobs go to, if it has many."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Another seed, other chances.")] = 0,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, metavar="N", help="Only so many jobs (of a model: 10 000).")
-    ] = None,
-    days: Annotated[
-        str | None, typer.Option("--days", metavar="A-B", help="Only what was submitted on these days, from 1.")
-    ] = None,
-    spread: Annotated[
-        float, typer.Option("--spread", min=0.001, metavar="X", help="Multiply the times between submissions.")
-    ] = 1.0,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            "--baseline",
-            metavar="NAME[,NAME]",
-            help="Models of other autoscalers beside it, on the first site. Or: all.",
-        ),
-    ] = None,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fault",
-            metavar="NAME[=...]",
-            help='Let something go wrong, for example "partition=at 2 days, for 20 min". More than once.',
-        ),
-    ] = None,
-    chaos: Annotated[
-        float | None,
-        typer.Option(
-            "--chaos", min=0.001, max=1000.0, metavar="X", help="All faults at random, X times as often as usual."
-        ),
-    ] = None,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a report as one page.")] = None,
+    trace: _Trace,
+    site: _Sites = None,
+    model: _Model = None,
+    queue: _Queue = None,
+    seed: _Seed = 0,
+    jobs: _Jobs = None,
+    days: _DaysRange = None,
+    spread: _Spread = 1.0,
+    baseline: _Baseline = None,
+    fault: _Fault = None,
+    chaos: _Chaos = None,
+    html: _Html = None,
 ) -> None:
     """Replay a workload with a site's groups and policies: waits, costs, and whether every rule was kept."""
     from gridtide.sim.baselines.catalogue import baseline_setting
-    from gridtide.sim.model_file import ModelSettings, make_setting, read_model
     from gridtide.sim.reading import read_trace
     from gridtide.sim.yardsticks import score
 
     models = _models(baseline)
-    behaviour = ModelSettings() if model is None else read_model(model)
-    files: list[Path | None] = [*site] if site else [None]
-    settings = [make_setting(path, behaviour, queue=queue) for path in files]
-    if len({setting.name for setting in settings}) < len(settings):  # site.toml of several directories
-        settings = [replace(each, name=str(path)) for each, path in zip(settings, files, strict=True)]
-    settings = [_broken(each, fault or (), chaos) for each in settings]
+    settings = [_broken(each, fault or (), chaos) for each in _settings(site or (), model, queue)]
     settings += [baseline_setting(settings[0], name) for name in models]
     workload = _days(read_trace(trace, seed=seed, jobs=jobs, spread=spread), days)
     runs = _simulate(session, workload, settings, seed)
     scores = [score(run) for run in runs]
+    told = runs[0].trace if len(runs) == 1 else workload  # what one site replayed; of several, what all were given
     if html is not None:
         from gridtide.sim.report import page
 
-        _write(html, page(_told(workload, runs), runs, scores))
-    _tell(session, _told(workload, runs), runs, scores, seed)
-    broken = sum(run.violation_count for run in runs)
-    if broken:
-        first = next(run.violations[0] for run in runs if run.violations)
-        raise Failed(f"{number(broken, 'rule')} broken; the first: {first}")
+        _write(html, page(told, runs, scores))
+    _tell(session, told, runs, scores, seed)
+    _fail_if_broken(runs)
+
+
+def _settings(sites: Sequence[Path], model: Path | None, queue: str | None) -> list[Setting]:
+    """One for each site file, told apart by name; without any, the standard one."""
+    from gridtide.sim.model_file import ModelSettings, make_setting, read_model
+
+    behaviour = ModelSettings() if model is None else read_model(model)
+    files: list[Path | None] = [*sites] or [None]
+    settings = [make_setting(path, behaviour, queue=queue) for path in files]
+    if len({setting.name for setting in settings}) < len(settings):  # site.toml of several directories
+        settings = [replace(each, name=str(path)) for each, path in zip(settings, files, strict=True)]
+    return settings
 
 
 def _broken(setting: Setting, named: Sequence[str], chaos: float | None) -> Setting:
@@ -133,11 +148,6 @@ def _simulate(session: Session, workload: Trace, settings: Sequence[Setting], se
     return runs
 
 
-def _told(workload: Trace, runs: Sequence[Run]) -> Trace:
-    """What one site replayed; of several, what all of them were given."""
-    return runs[0].trace if len(runs) == 1 else workload
-
-
 def _tell(session: Session, trace: Trace, runs: Sequence[Run], scores: Sequence[Score], seed: int) -> None:
     from gridtide.sim.document import run_document, trace_document
     from gridtide.sim.report import rows, told_of
@@ -149,6 +159,13 @@ def _tell(session: Session, trace: Trace, runs: Sequence[Run], scores: Sequence[
     names = tuple(run.setting.name for run in runs)
     cells = ((name, *values) for name, values in rows(runs, scores))
     session.output.show(table(("yardstick", *names), cells, right=names))
+
+
+def _fail_if_broken(runs: Sequence[Run]) -> None:
+    broken = sum(run.violation_count for run in runs)
+    if broken:
+        first = next(run.violations[0] for run in runs if run.violations)
+        raise Failed(f"{number(broken, 'rule')} broken; the first: {first}")
 
 
 def _days(trace: Trace, days: str | None) -> Trace:

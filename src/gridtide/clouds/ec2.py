@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from gridtide.clouds import ec2_check
 from gridtide.clouds.ec2_api import Access, Ec2Api, Kind
-from gridtide.clouds.ec2_errors import MachineNotFound, NotAuthorized, TokenUsed
+from gridtide.clouds.ec2_errors import TokenUsed
 from gridtide.clouds.ec2_images import Images
 from gridtide.clouds.ec2_machine import (
     USER_DATA_LIMIT,
@@ -28,6 +28,7 @@ from gridtide.clouds.ec2_machine import (
 )
 from gridtide.clouds.ec2_types import Types
 from gridtide.clouds.protocol import Finding, LaunchRequest
+from gridtide.clouds.refusals import MachineNotFound, NotAuthorized
 from gridtide.errors import CloudError, CloudUnavailable, LaunchRejected
 from gridtide.model.ids import CloudName, MachineId, WorkerId, Zone
 from gridtide.model.machines import Machine, Machines, MachineState

@@ -26,8 +26,9 @@ from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from gridtide.clouds.ec2_errors import PlainRefusal, typed
+from gridtide.clouds.ec2_errors import typed
 from gridtide.clouds.ec2_rate import Bucket, Rates
+from gridtide.clouds.refusals import PlainRefusal
 from gridtide.errors import AuthenticationFailed, CloudError, CloudUnavailable, Throttled
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from gridtide.clouds.refusals import MachineNotFound, NotAuthorized, PlainRefusal, wait_of
 from gridtide.errors import (
     AuthenticationFailed,
     CloudError,
@@ -42,25 +43,8 @@ from gridtide.errors import (
 )
 
 
-class MachineNotFound(LaunchRejected):
-    """No machine has this id: for a terminate that is a success."""
-
-
 class TokenUsed(LaunchRejected):
     """The client token has launched a machine already, with other parameters (another join token, for example)."""
-
-
-class NotAuthorized(AuthenticationFailed):
-    """The credentials are good, but may not do this, or not to this machine."""
-
-
-class PlainRefusal(Exception):
-    """An HTTP error whose body is not EC2's: from a proxy, a load balancer, or a server in trouble."""
-
-    def __init__(self, status: int, retry_after: str) -> None:
-        super().__init__(f"HTTP {status}")
-        self.status = status
-        self.retry_after = retry_after
 
 
 _NO_CAPACITY: Final = frozenset(
@@ -203,7 +187,7 @@ def _of_answer(error: ClientError, where: str) -> CloudError:
     retry_after = str(metadata.get("HTTPHeaders", {}).get("retry-after", ""))
     what = f"{code}: {words}" if words else code
     if code in _THROTTLED:
-        return Throttled(what, retry_after=seconds(retry_after), where=where)
+        return Throttled(what, retry_after=wait_of(retry_after), where=where)
     found = _by_code(code, what, where)
     return found if found is not None else of_status(status, what, retry_after, where)
 
@@ -230,17 +214,12 @@ def _by_code(code: str, what: str, where: str) -> CloudError | None:
 def of_status(status: int, what: str, retry_after: str, where: str) -> CloudError:
     """What an HTTP status means when nothing else is known."""
     if status == 429:
-        return Throttled(what, retry_after=seconds(retry_after), where=where)
+        return Throttled(what, retry_after=wait_of(retry_after), where=where)
     if status in (401, 403):
         return AuthenticationFailed(what, where=where, remedy=_RENEW)
     if 400 <= status < 500 and status != 408:
         return LaunchRejected(what, where=where)
     return CloudUnavailable(what, where=where)
-
-
-def seconds(header: str) -> float | None:
-    """A Retry-After header in seconds; None for a date, or for nothing."""
-    return float(header) if header.isascii() and header.isdigit() else None
 
 
 def _words(text: str) -> str:

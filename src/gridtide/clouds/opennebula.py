@@ -16,12 +16,13 @@ from gridtide.clouds import opennebula_check
 from gridtide.clouds.flights import join, under_way
 from gridtide.clouds.opennebula_api import Access, OpennebulaApi
 from gridtide.clouds.opennebula_catalogue import Catalogue
-from gridtide.clouds.opennebula_errors import MachineNotFound, WrongState
+from gridtide.clouds.opennebula_errors import WrongState
 from gridtide.clouds.opennebula_launching import Launcher, by_worker
 from gridtide.clouds.opennebula_listing import Listing, Seen
 from gridtide.clouds.opennebula_machine import ID, OpennebulaSettings
 from gridtide.clouds.opennebula_quota import as_quota
 from gridtide.clouds.protocol import Finding, LaunchRequest
+from gridtide.clouds.refusals import MachineNotFound
 from gridtide.errors import CloudError, LaunchRejected
 from gridtide.model.ids import CloudName, MachineId, WorkerId, Zone
 from gridtide.model.machines import Machines, MachineState, Quota

@@ -18,7 +18,9 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from gridtide.clouds.opennebula_errors import Fault, Nonsense, PlainRefusal, Refused, WrongState, typed
+from gridtide.clouds.opennebula_errors import Fault, Nonsense, Refused, WrongState, typed
+from gridtide.clouds.refusals import PlainRefusal
+from gridtide.clouds.repeating import repeated
 from gridtide.errors import AuthenticationFailed, CloudError, CloudUnavailable, Throttled
 
 if TYPE_CHECKING:
@@ -28,9 +30,6 @@ T = TypeVar("T")
 
 _SPARE: Final = 4
 """Threads beyond those for launches and terminates, so that listings always find a free one."""
-_FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 5.0
-"""Seconds before a call is repeated, doubling, with jitter. Shorter: a server in trouble gets more of it."""
 _LONGEST_SECRET: Final = 10_000
 """Characters of a credentials file. A login token has 64."""
 
@@ -69,27 +68,14 @@ class OpennebulaApi:
         ``read`` gets a number, a text or pyone's object and makes of it what is answered. Raises CloudError; Throttled
         when no call was made.
         """
-        pause = _FIRST_PAUSE
         if asyncio.get_running_loop().time() >= until:
             raise Throttled("no time was left for the call", where=self.where)
-        while True:
-            at_least = 0.0
-            if self._closed:
-                raise CloudUnavailable("the driver is closed", where=self.where)
-            try:
-                return await self._in_thread(lambda: self._do(method, arguments, read), until)
-            except Throttled as error:
-                failure: CloudError = error
-                at_least = error.retry_after or 0.0
-            except CloudUnavailable as error:
-                if not again or isinstance(error, WrongState):
-                    raise
-                failure = error
-            wait = max(at_least, pause * self._random.uniform(0.5, 1.0))
-            pause = min(_LONGEST_PAUSE, 2.0 * pause)
-            if asyncio.get_running_loop().time() + wait >= until:
-                raise failure
-            await asyncio.sleep(wait)
+        return await repeated(
+            lambda: self._in_thread(lambda: self._do(method, arguments, read), until),
+            until,
+            self._random,
+            final=lambda error: not again or self._closed or isinstance(error, WrongState),
+        )
 
     async def secret(self) -> str:
         """What stands behind the user's name in the credentials file. Raises CloudError."""
@@ -104,6 +90,8 @@ class OpennebulaApi:
                 self._transport.close()
 
     async def _in_thread(self, work: Callable[[], T], until: float) -> T:
+        if self._closed:
+            raise CloudUnavailable("the driver is closed", where=self.where)
         try:
             async with asyncio.timeout_at(until):
                 return await asyncio.get_running_loop().run_in_executor(self._pool, work)

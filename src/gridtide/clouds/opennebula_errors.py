@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from gridtide.clouds.refusals import Answered, MachineNotFound, NotAuthorized, PlainRefusal, wait_of
 from gridtide.errors import (
     AuthenticationFailed,
     CloudError,
@@ -24,20 +25,8 @@ from gridtide.errors import (
 )
 
 
-class MachineNotFound(LaunchRejected):
-    """OpenNebula itself says that there is nothing of this id: for a terminate that is a success."""
-
-
 class WrongState(CloudUnavailable):
     """The machine is in a state in which this cannot be done to it (now)."""
-
-
-class NotAuthorized(AuthenticationFailed):
-    """The credentials are good, but may not do this."""
-
-
-class Answered(CloudUnavailable):
-    """The call is over, and what it did, if anything, shows in the next listing."""
 
 
 class Refused(Exception):
@@ -56,15 +45,6 @@ class Fault(Exception):
         super().__init__(f"XML-RPC fault {code}")
         self.code = code
         self.method = method
-
-
-class PlainRefusal(Exception):
-    """An HTTP status that is not 200: from a proxy, a load balancer, or a server in trouble."""
-
-    def __init__(self, status: int, retry_after: str) -> None:
-        super().__init__(f"HTTP {status}")
-        self.status = status
-        self.retry_after = retry_after
 
 
 class Nonsense(Exception):
@@ -114,7 +94,6 @@ _IMAGE_WORDS: Final = re.compile(
 )
 _LONG: Final = re.compile(r"[A-Za-z0-9+/=_-]{48,}")
 """What may be user-data, or a secret: never a word of a sentence."""
-_A_DAY: Final = 86_400.0
 _WORDS: Final = 300
 """Characters of the cloud's own words that are passed on."""
 
@@ -182,7 +161,7 @@ def of_status(status: int, retry_after: str, where: str) -> CloudError:
     """What an HTTP status means: OpenNebula itself always answers 200."""
     what = f"it answered HTTP {status}"
     if status == 429:
-        return Throttled(what, retry_after=seconds(retry_after), where=where)
+        return Throttled(what, retry_after=wait_of(retry_after), where=where)
     if status in (401, 403):
         return AuthenticationFailed(what, where=where, remedy="something in front of OpenNebula refuses this host")
     if status == 413:
@@ -193,11 +172,6 @@ def of_status(status: int, retry_after: str, where: str) -> CloudError:
     if status in (500, 503):
         return Answered(what, where=where)
     return CloudUnavailable(what, where=where, remedy=_ENDPOINT if status in (404, 405) else "")
-
-
-def seconds(header: str) -> float | None:
-    """A Retry-After header in seconds, up to a day; None for a date, for nothing, or for nonsense."""
-    return min(float(header), _A_DAY) if header.isascii() and header.isdigit() and len(header) < 10 else None
 
 
 def shortened(text: str) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 from gridtide.clouds.flights import Answers
+from gridtide.clouds.making import Making
 from gridtide.clouds.opennebula_api import OpennebulaApi
 from gridtide.clouds.opennebula_catalogue import Catalogue
-from gridtide.clouds.opennebula_errors import Answered, MachineNotFound, WrongState
+from gridtide.clouds.opennebula_errors import WrongState
 from gridtide.clouds.opennebula_listing import Listing, Seen
 from gridtide.clouds.opennebula_machine import (
     USER_DATA_LIMIT,
@@ -25,27 +25,19 @@ from gridtide.clouds.opennebula_machine import (
 )
 from gridtide.clouds.opennebula_quota import Room
 from gridtide.clouds.protocol import LaunchRequest
+from gridtide.clouds.refusals import MachineNotFound
 from gridtide.errors import (
     AuthenticationFailed,
     CloudError,
     CloudUnavailable,
-    ImageNotFound,
     LaunchRejected,
     NoCapacity,
     QuotaExceeded,
 )
-from gridtide.model.ids import GroupName, MachineId, ShapeName, WorkerId, Zone
+from gridtide.model.ids import MachineId, ShapeName, WorkerId, Zone
 from gridtide.model.machines import MachineState
 
-Kind = tuple[GroupName, ShapeName, Zone | None]
 ByWorker = Mapping[WorkerId, Sequence[Seen]]
-
-LOOKS: Final = (0.3, 1.0, 2.0, 4.0)
-"""Seconds before each look for machines whose launch was not answered. What is made later, the controller finds."""
-SURE: Final = 2
-"""Looks that must miss a machine whose launch was answered with an internal error before it is asked for again."""
-ATTEMPTS: Final = 4
-"""To launch one worker. More would be a storm on an OpenNebula in trouble."""
 
 
 class Launcher:
@@ -80,7 +72,15 @@ class Launcher:
             else:
                 answers[worker] = refusal
         if wanted:
-            answers |= await self._make(wanted, kinds, until)
+            making = Making(
+                prepare=lambda request: self._extra(request, kinds[request.shape], until),
+                make=lambda request, extra: self._order(request, kinds[request.shape], extra, until),
+                listed=lambda: self._listed(until),
+                forget=self._catalogue.forget,
+                calls=self._calls,
+                until=until,
+            )
+            answers |= await making.all(wanted)
             with contextlib.suppress(CloudError):  # what was made is released with the next listing
                 seen = await self._look(until)
         found = {worker: seen[worker] for worker in requests if worker in seen}
@@ -135,78 +135,26 @@ class Launcher:
     def _zone(self, request: LaunchRequest) -> Zone | None:
         return request.zone or next(iter(self._settings.clusters), None)
 
-    async def _make(
-        self, wanted: Sequence[LaunchRequest], kinds: Mapping[ShapeName, Template], until: float
-    ) -> Answers:
-        answers: Answers = {}
-        refused: dict[Kind, CloudError] = {}
-        for _ in range(ATTEMPTS):
-            made = await asyncio.gather(*(self._create(each, kinds[each.shape], refused, until) for each in wanted))
-            answers.update(zip((each.worker for each in wanted), made, strict=True))
-            wanted = await self._look_again(wanted, answers, until)
-            if not wanted:
-                break
-        return answers
+    async def _extra(self, request: LaunchRequest, kind: Template, until: float) -> str:
+        image = None if request.image is None else await self._catalogue.image(request.image, until)
+        networks = await self._catalogue.networks(until)
+        return extra_template(request, kind, image, networks, self._zone(request), self._tag)
 
-    async def _create(
-        self, request: LaunchRequest, kind: Template, refused: dict[Kind, CloudError], until: float
-    ) -> MachineId | CloudError:
-        """On hold. What OpenNebula said no to is not asked for again in this bulk: 200 equal answers tell no more."""
-        key = (request.group, request.shape, request.zone)
-        zone = self._zone(request)
+    async def _order(self, request: LaunchRequest, kind: Template, extra: str, until: float) -> MachineId:
+        """On hold."""
         try:
-            image = None if request.image is None else await self._catalogue.image(request.image, until)
-            networks = await self._catalogue.networks(until)
-        except CloudUnavailable as error:  # it was not asked for
-            return Answered(error.what, where=error.where, remedy=error.remedy)
-        except CloudError as error:
-            return error
-        extra = extra_template(request, kind, image, networks, zone, self._tag)
-        try:
-            async with self._calls:
-                if key in refused:
-                    return refused[key]
-                made = await self._api.call(
-                    "template.instantiate", kind.id, request.worker, True, extra, False,
-                    read=_machine_id, until=until, again=False,
-                )  # fmt: skip
-        except WrongState as error:
-            refused[key] = LaunchRejected(error.what, where=error.where)
-            return refused[key]
-        except (ImageNotFound, LaunchRejected) as error:
-            self._catalogue.forget()  # the id of something that was replaced under its name, perhaps
-            refused[key] = error
-            return error
-        except (QuotaExceeded, NoCapacity, AuthenticationFailed) as error:
-            refused[key] = error
-            return error
-        except CloudError as error:
-            return error
-        self._listing.learn(made, Tags(self._tag, request.worker, request.shape, zone or ""))
+            made = await self._api.call(
+                "template.instantiate", kind.id, request.worker, True, extra, False,
+                read=_machine_id, until=until, again=False,
+            )  # fmt: skip
+        except WrongState as error:  # of the template: there is no machine yet
+            raise LaunchRejected(error.what, where=error.where) from None
+        self._listing.learn(made, Tags(self._tag, request.worker, request.shape, self._zone(request) or ""))
         return made
 
-    async def _look_again(
-        self, asked: Sequence[LaunchRequest], answers: Answers, until: float
-    ) -> Sequence[LaunchRequest]:
-        """Find what was made without an answer. Returns what was not made, and may be asked for again.
-
-        Where OpenNebula has answered with an internal error the call is over; where it has not, it may still be at
-        work on it: that one is never asked for again here.
-        """
-        looks = 0
-        for pause in LOOKS:
-            lost = [each.worker for each in asked if isinstance(answers[each.worker], CloudUnavailable)]
-            over = all(isinstance(answers[each], Answered) for each in lost)
-            if not lost or (over and looks >= SURE) or asyncio.get_running_loop().time() + pause >= until:
-                break
-            await asyncio.sleep(pause)
-            try:
-                seen = await self._look(until)
-            except CloudError:
-                continue
-            looks += 1
-            answers.update({worker: min(seen[worker], key=_preference).machine.id for worker in lost if worker in seen})
-        return [each for each in asked if looks >= SURE and isinstance(answers[each.worker], Answered)]
+    async def _listed(self, until: float) -> Mapping[WorkerId, MachineId]:
+        seen = await self._look(until)
+        return {worker: min(machines, key=_preference).machine.id for worker, machines in seen.items()}
 
 
 def by_worker(seen: Iterable[Seen]) -> dict[WorkerId, list[Seen]]:

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from gridtide.clouds.opennebula_api import OpennebulaApi
 from gridtide.clouds.opennebula_catalogue import Catalogue
-from gridtide.clouds.opennebula_errors import MachineNotFound, NotAuthorized
-from gridtide.clouds.opennebula_machine import Listed, OpennebulaSettings, Tags, listed, machine, tags
+from gridtide.clouds.opennebula_machine import Listed, OpennebulaSettings, Tags, listed, machine, tags, whole
+from gridtide.clouds.refusals import MachineNotFound, NotAuthorized
 from gridtide.model.ids import MachineId
 from gridtide.model.machines import Machine, MachineState
 
@@ -130,7 +130,9 @@ def _page(pool: Any) -> list[Listed]:
 
 
 def _tags_of_all(pool: Any) -> Mapping[MachineId, Tags]:
-    return {MachineId(str(int(row.ID))): tags(row) for row in pool.VM}
+    """Without those that came as in a page. Before 7.2 OpenNebula answers so when somebody else (its web pages do) asks
+    for a set without all attributes at the same moment: a machine of ours would be taken for another's for good."""
+    return {MachineId(str(int(row.ID))): tags(row) for row in pool.VM if whole(row)}
 
 
 def _with_tags(row: Any) -> tuple[Listed, Tags]:

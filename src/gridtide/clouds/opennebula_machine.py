@@ -246,6 +246,11 @@ def tags(row: Any) -> Tags:
     return Tags(*(text(said.get(name)) for name in (SITE, WORKER, SHAPE, ZONE)))
 
 
+def whole(row: Any) -> bool:
+    """Whether it came with all its attributes. Each machine has its own number among those; a page leaves that out."""
+    return "VMID" in (row.TEMPLATE or {})
+
+
 def machine(each: Listed, tags: Tags, tag: str, owner: int) -> Machine:
     """Ours when it has our tag and belongs to our user: others of the group can write what they like."""
     ours = tags.site == tag and bool(tags.worker) and each.owner == owner

@@ -19,7 +19,8 @@ from xml.parsers import expat
 import httpx
 from pyone.server_xrpc import OneServerXRPC
 
-from gridtide.clouds.opennebula_errors import Fault, Nonsense, PlainRefusal, Refused
+from gridtide.clouds.opennebula_errors import Fault, Nonsense, Refused
+from gridtide.clouds.refusals import PlainRefusal
 
 LARGEST: Final = 64 * 1024 * 1024
 """Bytes of one answer. A page of 500 machines has about one million; thousands of templates have ten."""
@@ -74,9 +75,12 @@ def values(body: bytes) -> Any:
     parser.CharacterDataHandler = target.data
     try:
         parser.Parse(body, True)
-        return target.close()
+        found = target.close()
     except (expat.ExpatError, xmlrpc.client.ResponseError):
         raise Nonsense("it is not XML-RPC, or was cut short") from None
+    if len(found) != 1:
+        raise Nonsense("it is no answer of XML-RPC")
+    return found
 
 
 class Server(OneServerXRPC):  # type: ignore[misc]  # pyone has no types

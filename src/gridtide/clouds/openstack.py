@@ -16,13 +16,14 @@ from gridtide.clouds import openstack_check
 from gridtide.clouds.flights import join
 from gridtide.clouds.openstack_api import Access, OpenstackApi, Service
 from gridtide.clouds.openstack_catalogue import ID, Catalogue
-from gridtide.clouds.openstack_errors import ODD, MachineNotFound, typed
+from gridtide.clouds.openstack_errors import ODD, typed
 from gridtide.clouds.openstack_faults import Faults
 from gridtide.clouds.openstack_launching import Launcher
 from gridtide.clouds.openstack_machine import Json, OpenstackSettings, fault, machine, quota, site_tag, volumes
 from gridtide.clouds.openstack_pages import pages
 from gridtide.clouds.openstack_volumes import Volumes
 from gridtide.clouds.protocol import Finding, LaunchRequest
+from gridtide.clouds.refusals import MachineNotFound
 from gridtide.errors import CloudError, CloudUnavailable, LaunchRejected
 from gridtide.model.ids import CloudName, MachineId, WorkerId, Zone
 from gridtide.model.machines import Machine, Machines, MachineState, Quota

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gridtide.clouds.openstack_errors import failures, of_answer, typed
 from gridtide.clouds.openstack_machine import Json
-from gridtide.errors import AuthenticationFailed, CloudError, CloudUnavailable, LaunchRejected, Throttled
+from gridtide.clouds.repeating import repeated
+from gridtide.errors import AuthenticationFailed, CloudUnavailable, LaunchRejected
 
 if TYPE_CHECKING:
     from keystoneauth1.adapter import Adapter
@@ -35,9 +36,6 @@ LEAST_MICROVERSION: Final = (2, 52)
 
 _SPARE: Final = 4
 """Threads beyond those for launches and terminates, so that listings always find a free one."""
-_FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 5.0
-"""Seconds before a call is repeated, doubling, with jitter. Shorter: a server in trouble gets more of it."""
 
 
 class Service(StrEnum):
@@ -96,23 +94,12 @@ class OpenstackApi:
 
         Raises CloudError; for a POST, CloudUnavailable means that its outcome is not known.
         """
-        pause = _FIRST_PAUSE
-        while True:
-            at_least = 0.0
-            try:
-                return await self._in_thread(lambda left: self._do(service, method, path, body, left), until)
-            except Throttled as error:
-                failure: CloudError = error
-                at_least = error.retry_after or 0.0
-            except CloudUnavailable as error:
-                if method == "POST":
-                    raise
-                failure = error
-            wait = max(at_least, pause * self._random.uniform(0.5, 1.0))
-            pause = min(_LONGEST_PAUSE, 2.0 * pause)
-            if asyncio.get_running_loop().time() + wait >= until:
-                raise failure
-            await asyncio.sleep(wait)
+        return await repeated(
+            lambda: self._in_thread(lambda left: self._do(service, method, path, body, left), until),
+            until,
+            self._random,
+            final=lambda _: method == "POST" or self._closed,
+        )
 
     async def log_in(self, until: float) -> LogIn:
         """As whom calls are made. Raises CloudError."""

@@ -9,9 +9,10 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from gridtide.clouds.openstack_api import OpenstackApi, Service
-from gridtide.clouds.openstack_errors import ODD, MachineNotFound, typed
+from gridtide.clouds.openstack_errors import ODD, typed
 from gridtide.clouds.openstack_machine import Flavor, FlavorChoice, Json, OpenstackSettings, flavor
 from gridtide.clouds.openstack_pages import pages
+from gridtide.clouds.refusals import MachineNotFound
 from gridtide.errors import ImageNotFound, LaunchRejected
 from gridtide.model.ids import ShapeName
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 from gridtide.clouds.openstack_api import MICROVERSION, LogIn, Service
-from gridtide.clouds.openstack_errors import ODD, MachineNotFound, typed
+from gridtide.clouds.openstack_errors import ODD, typed
 from gridtide.clouds.protocol import Finding, Level
+from gridtide.clouds.refusals import MachineNotFound
 from gridtide.errors import CloudError
 
 if TYPE_CHECKING:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 from types import MappingProxyType
 from typing import Final
 
+from gridtide.clouds.refusals import Answered, MachineNotFound, NotAuthorized, wait_of
 from gridtide.errors import (
     AuthenticationFailed,
     CloudError,
@@ -25,19 +24,6 @@ from gridtide.errors import (
     QuotaExceeded,
     Throttled,
 )
-
-
-class MachineNotFound(LaunchRejected):
-    """The service itself says that there is nothing of this id: for a terminate that is a success."""
-
-
-class NotAuthorized(AuthenticationFailed):
-    """The credentials are good, but may not do this."""
-
-
-class Answered(CloudUnavailable):
-    """An HTTP 500 or 503: the call is over, and what it did, if anything, shows in the next listing."""
-
 
 RENEW: Final = "renew the application credential and write it into clouds.yaml: see docs/how-to/use-openstack.md"
 CATALOG: Final = "check region and clouds.yaml"
@@ -79,7 +65,7 @@ def of_answer(status: int, body: bytes, retry_after: str, where: str) -> CloudEr
     if status in (403, 409, 413) and _QUOTA_WORDS.search(words):
         return QuotaExceeded(what, scope=scope(words), where=where, remedy=_QUOTA)
     if status in (413, 429):
-        return Throttled(what, retry_after=seconds(retry_after), where=where)
+        return Throttled(what, retry_after=wait_of(retry_after), where=where)
     if status == 403:
         if spoke and not _POLICY_WORDS.search(words):
             return LaunchRejected(what, where=where)
@@ -129,19 +115,6 @@ def scope(words: str) -> str:
     named = "" if found is None else (found[1] or found[2] or "").replace("'", "")
     scopes = [_SCOPES.get(each.strip(), each.strip()) for each in named.split(",") if each.strip()]
     return ", ".join(dict.fromkeys(scopes)) or "quota"
-
-
-def seconds(header: str) -> float | None:
-    """A Retry-After header in seconds: a number, or a date. None for nothing."""
-    if header.isascii() and header.isdigit():
-        return float(header)
-    try:
-        until = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    if until.tzinfo is None:
-        return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 @cache

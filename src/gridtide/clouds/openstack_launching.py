@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
 
 from gridtide.clouds.flights import Answers
+from gridtide.clouds.making import Making
 from gridtide.clouds.openstack_api import OpenstackApi, Service
 from gridtide.clouds.openstack_catalogue import Catalogue
-from gridtide.clouds.openstack_errors import Answered, NotAuthorized, typed
-from gridtide.clouds.openstack_machine import USER_DATA_LIMIT, Flavor, OpenstackSettings, Parts, launch_body
+from gridtide.clouds.openstack_errors import typed
+from gridtide.clouds.openstack_machine import USER_DATA_LIMIT, Flavor, Json, OpenstackSettings, Parts, launch_body
 from gridtide.clouds.protocol import LaunchRequest
+from gridtide.clouds.refusals import NotAuthorized
 from gridtide.errors import (
-    AuthenticationFailed,
     CloudError,
-    CloudUnavailable,
-    ImageNotFound,
     LaunchRejected,
-    NoCapacity,
     QuotaExceeded,
 )
-from gridtide.model.ids import GroupName, MachineId, ShapeName, WorkerId, Zone
+from gridtide.model.ids import MachineId, ShapeName, WorkerId
 from gridtide.model.machines import Machines, MachineState, Quota
 from gridtide.model.resources import Resources, Shape
-
-Refused = dict[tuple[GroupName, ShapeName, Zone | None], CloudError]
-"""What Nova said no to in a bulk launch. The rest of a kind is not asked for: 200 equal answers tell no more."""
-
-LOOKS: Final = (0.3, 1.0, 2.0, 4.0)
-"""Seconds before each look for machines whose launch was not answered. What Nova has accepted is listed at once; what
-it is still at work on may come later than all of them, and is found by the controller."""
-SURE: Final = 2
-"""Looks that must miss a machine whose launch was answered with 500 or 503 before it is asked for again."""
-ATTEMPTS: Final = 4
-"""To launch one worker. More would be a storm on a Nova that answers 500."""
 
 
 class Launcher:
@@ -79,7 +65,15 @@ class Launcher:
             else:
                 answers[worker] = answer
         try:
-            return answers | await self._make(wanted, flavors, until)
+            making = Making(
+                prepare=lambda request: self._body(request, flavors[request.shape], until),
+                make=lambda _, body: self._order(body, until),
+                listed=lambda: self._listed(until),
+                forget=self._catalogue.forget,
+                calls=self._calls,
+                until=until,
+            )
+            return answers | await making.all(wanted)
         finally:
             for request in wanted:
                 self._reserved.pop(request.worker, None)
@@ -103,82 +97,24 @@ class Launcher:
             return LaunchRejected(what, where=where, remedy='add image = "NAME" to the group')
         return None
 
-    async def _make(
-        self, wanted: Sequence[LaunchRequest], flavors: Mapping[ShapeName, Flavor], until: float
-    ) -> Answers:
-        answers: Answers = {}
-        refused: Refused = {}
-        for _ in range(ATTEMPTS):
-            made = await asyncio.gather(*(self._create(each, flavors[each.shape], refused, until) for each in wanted))
-            answers.update(zip((each.worker for each in wanted), made, strict=True))
-            wanted = await self._look_again(wanted, answers, until)
-            if not wanted:
-                break
-        return answers
+    async def _body(self, request: LaunchRequest, flavor: Flavor, until: float) -> Json:
+        parts = Parts(
+            flavor,
+            await self._catalogue.image(request.image or "", until),
+            await self._catalogue.networks(until),
+            await self._catalogue.server_group(until),
+        )
+        return launch_body(request, parts, self._settings, self._tag)
 
-    async def _create(
-        self, request: LaunchRequest, flavor: Flavor, refused: Refused, until: float
-    ) -> MachineId | CloudError:
-        kind = (request.group, request.shape, request.zone)
+    async def _order(self, body: Json, until: float) -> MachineId:
+        answer = await self._api.call(Service.COMPUTE, "POST", "/servers", until, body=body)
         try:
-            parts = Parts(
-                flavor,
-                await self._catalogue.image(request.image or "", until),
-                await self._catalogue.networks(until),
-                await self._catalogue.server_group(until),
-            )
-        except CloudUnavailable as error:
-            return NotAsked(error)
-        except CloudError as error:
-            return error
-        body = launch_body(request, parts, self._settings, self._tag)
-        try:
-            async with self._calls:
-                if kind in refused:
-                    return refused[kind]
-                answer = await self._api.call(Service.COMPUTE, "POST", "/servers", until, body=body)
             return MachineId(str(answer["server"]["id"]))
-        except (ImageNotFound, LaunchRejected) as error:
-            self._catalogue.forget()  # the id of something that was replaced under its name, perhaps
-            refused[kind] = error
-            return error
-        except (QuotaExceeded, NoCapacity, AuthenticationFailed) as error:
-            refused[kind] = error
-            return error
-        except CloudError as error:
-            return error
         except (KeyError, TypeError) as error:
-            return typed(error, self._api.where)
+            raise typed(error, self._api.where) from error
 
-    async def _look_again(
-        self, asked: Sequence[LaunchRequest], answers: Answers, until: float
-    ) -> Sequence[LaunchRequest]:
-        """Find what was made without an answer. Returns what was not made, and may be asked for again.
-
-        Where Nova has answered 500 or 503 the call is over; where it has not, it may still be at work on it: that one
-        is never asked for again here.
-        """
-        looks = 0
-        for pause in LOOKS:
-            lost = [each.worker for each in asked if isinstance(answers[each.worker], CloudUnavailable)]
-            over = all(isinstance(answers[each], Answered) for each in lost)
-            if not lost or (over and looks >= SURE) or asyncio.get_running_loop().time() + pause >= until:
-                break
-            await asyncio.sleep(pause)
-            try:
-                known = by_worker(await self._listing(until))
-            except CloudError:
-                continue
-            looks += 1
-            answers.update({worker: known[worker] for worker in lost if worker in known})
-        return [each for each in asked if looks >= SURE and isinstance(answers[each.worker], Answered)]
-
-
-class NotAsked(Answered):
-    """What the launch refers to could not be looked up: Nova was not asked."""
-
-    def __init__(self, error: CloudUnavailable) -> None:
-        super().__init__(error.what, where=error.where, remedy=error.remedy)
+    async def _listed(self, until: float) -> Mapping[WorkerId, MachineId]:
+        return by_worker(await self._listing(until))
 
 
 class Room:

@@ -9,7 +9,8 @@ from typing import Final
 import structlog
 
 from gridtide.clouds.openstack_api import OpenstackApi, Service
-from gridtide.clouds.openstack_errors import ODD, MachineNotFound, typed
+from gridtide.clouds.openstack_errors import ODD, typed
+from gridtide.clouds.refusals import MachineNotFound
 from gridtide.errors import CloudError
 from gridtide.model.ids import MachineId
 from gridtide.model.machines import Machines

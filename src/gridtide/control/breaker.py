@@ -1,9 +1,10 @@
 """Stops asking a cloud for what it keeps refusing: one breaker per (zone, shape), and one for the cloud as a whole.
 
 Closed: launches go through. Open: none until a time that doubles with every failure. Half open: one probe, whose
-outcome decides. A refusal is answered by a launch that is accepted; a machine that never joined only by one that joins:
-a cloud that hands out dead machines with a friendly answer must not look healthy. A machine that was launched before a
-refusal and joins after it says nothing about room.
+outcome decides. A refusal is answered by a launch that is accepted; a machine that never joined, or that the cloud gave
+up before it could, only by one that joins: a cloud that hands out dead machines with a friendly answer must not look
+healthy. A machine that was launched before a refusal and joins after it says nothing about room, nor does one that was
+launched before a machine that is dead.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from gridtide.model.snapshot import OfferHealth
 Key = tuple[Zone | None, ShapeName]
 
 # Seconds until the first probe after a refusal: long enough that a sold-out zone is not hammered, short enough that
-# a passing one costs a job little.
+# a passing one costs a job little. A machine that is broken before it joined is a refusal too, told late: OpenStack
+# accepts a launch before it knows of a host with room.
 AFTER_REFUSAL = 30.0
 # After an outage of the cloud as a whole (no answer, 5xx, throttled, credentials): a probe is cheap.
 AFTER_OUTAGE = 2.0
@@ -40,6 +42,8 @@ class _Circuit:
     """When the cloud last said no to a launch, unless it has accepted one since."""
     last_join_launched: float = float("-inf")
     """When the latest-launched worker that ever joined was launched."""
+    last_dead_launched: float = float("-inf")
+    """When the latest-launched of those that did not join was launched."""
 
     def open(self, now: float, first: float, error: str, at_least: float) -> None:
         wait = min(LONGEST, first * 2.0 ** min(self.failures, 20))
@@ -89,18 +93,27 @@ class Breaker:
             circuit.open(now, AFTER_REFUSAL if narrow else AFTER_OUTAGE, str(error), at_least)
 
     def never_joined(self, key: Key, launched: float, now: float, text: str) -> None:
-        """A machine was made and did not join. Counts unless a machine launched later, or with it, did join."""
+        """A machine was made and did not join in time."""
+        self._dead(key, launched, now, AFTER_NEVER_JOINED, text)
+
+    def died(self, key: Key, launched: float, now: float, text: str) -> None:
+        """The cloud accepted a launch, and says before the machine joined that nothing came of it."""
+        self._dead(key, launched, now, AFTER_REFUSAL, text)
+
+    def _dead(self, key: Key, launched: float, now: float, first: float, text: str) -> None:
+        """Counts unless a machine launched later, or with it, did join."""
         circuit = self._circuit(key)
         if circuit.last_join_launched >= launched:
             return
+        circuit.last_dead_launched = max(circuit.last_dead_launched, launched)
         if now >= circuit.until:
             circuit.wants_join = True
-            circuit.open(now, AFTER_NEVER_JOINED, text, 0.0)
+            circuit.open(now, first, text, 0.0)
 
     def joined(self, key: Key, launched: float) -> None:
         """A machine joined: the offer works."""
         circuit = self._circuit(key)
-        if launched > circuit.refused_at:
+        if launched > circuit.refused_at and launched >= circuit.last_dead_launched:
             circuit.close()
         circuit.last_join_launched = max(circuit.last_join_launched, launched)
 

@@ -32,6 +32,7 @@ from gridtide.model.actions import Launch, Plan
 from gridtide.model.boots import BootKey, BootReport, BootTimes
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, GroupName, MachineId, QueueName, WorkerId
+from gridtide.model.machines import MachineRef
 from gridtide.model.readings import Missing, last_known
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import SiteRules, Wishes
@@ -49,6 +50,7 @@ _AFTER_FAULT = 1.0
 # Seconds of rest for each second that planning and recording took, where that is more than the batch window: however
 # much happens at a large site, the loop takes a quarter of a core at most. Less plans sooner, and starves the service.
 _REST = 3.0
+_MACHINE_DIED = frozenset({Cause.MACHINE_BROKEN, Cause.MACHINE_STOPPED, Cause.MACHINE_GONE})
 _LEAVING = frozenset({WorkerState.DRAINED, WorkerState.FAILED, WorkerState.TERMINATING})
 # Boots read at the start: as many as 25 kinds of machines need to be known again.
 _BOOTS = 5_000
@@ -90,7 +92,7 @@ class Controller:
         self._cycle: Cycle | None = None
         self._memory: Mapping[GroupName, GroupMemory] = {}
         self._queue_memory: Mapping[QueueName, QueueMemory] = {}
-        self._known_strays: set[MachineId] = set()
+        self._known_strays: set[MachineRef] = set()
         self._boots = BootMemory()
         self._planner = Planner()
         self._started = clock.now()
@@ -197,7 +199,9 @@ class Controller:
             return recorder.record.changes
 
         await self._fleet.change(decide)
-        return made[-1]
+        record = made[-1]
+        self._known_strays.update(MachineRef(cloud, each) for cloud, ends in record.strays.items() for each in ends)
+        return record
 
     def _recorder(self, snapshot: Snapshot, workers: Mapping[WorkerId, Worker]) -> Recorder:
         return Recorder(
@@ -213,19 +217,13 @@ class Controller:
         """Start the calls that the recorded plan asks for. None of them is waited for."""
         now = self._clock.now()
         for worker in record.failed:
-            if worker.reason.cause is Cause.NEVER_JOINED and worker.launched is not None:
-                key = (worker.zone, worker.shape.name)
-                launched = self._launched(worker)
-                self._breakers[worker.cloud].never_joined(key, launched, now, str(worker.reason))
-                if launched == worker.launched:  # else nobody could let it in for a while
-                    self._boots.gave_up(worker, worker.since - worker.launched)
+            self._learn_from_failure(worker, now)
         for forgotten in record.drain_again:
             self._fleet.drain_acknowledged.pop(forgotten, None)
         for worker_id in record.undrain:
             self._hands_of(self._fleet.workers.get(worker_id), QueueHands.undrain)
         for worker in record.gone:
-            if worker.cloud in self._breakers:
-                self._breakers[worker.cloud].ended(worker.id)
+            self._breaker(worker.cloud).ended(worker.id)
             self._hands_of(worker, QueueHands.forget)
         for name, hands in self._cloud_hands.items():
             if self._observed(snapshot, name):
@@ -233,6 +231,22 @@ class Controller:
                 hands.terminate([*self._ending_machines(snapshot, name), *record.strays.get(name, ())])
         for queue_hands in self._queue_hands.values():
             queue_hands.kick()
+
+    def _learn_from_failure(self, worker: Worker, now: float) -> None:
+        """A machine that did not join says something of its offer."""
+        if worker.launched is None or worker.joined is not None:
+            return
+        key, launched, text = (worker.zone, worker.shape.name), self._launched(worker), str(worker.reason)
+        if worker.reason.cause is Cause.NEVER_JOINED:
+            self._breaker(worker.cloud).never_joined(key, launched, now, text)
+            if launched == worker.launched:  # else nobody could let it in for a while
+                self._boots.gave_up(worker, worker.since - worker.launched)
+        elif worker.reason.cause in _MACHINE_DIED:
+            self._breaker(worker.cloud).died(key, launched, now, text)
+
+    def _breaker(self, name: CloudName) -> Breaker:
+        """Also of a cloud that a restart has found to be no more in the site file: its machines may still join."""
+        return self._breakers.setdefault(name, Breaker())
 
     def _launched(self, worker: Worker) -> float:
         """When it was launched; by an earlier process, whose clock may have been another: when this one began."""
@@ -315,7 +329,7 @@ class Controller:
         return CloudHands(
             self._assembly.clouds[name],
             self._fleet,
-            self._breakers.setdefault(name, Breaker()),
+            self._breaker(name),
             clock=self._clock,
             random=self._random,
             make_secret=self._make_secret,
@@ -422,7 +436,7 @@ class Controller:
             raise Conflict(f"group {joined.group} is not in the site file any more", where=joined.id)
         orders = await self._assembly.queues[group.queue].join(joined, host)
         if joined.launched is not None:
-            self._breakers[joined.cloud].joined((joined.zone, joined.shape.name), self._launched(joined))
+            self._breaker(joined.cloud).joined((joined.zone, joined.shape.name), self._launched(joined))
         self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), 0, 0.0, draining=False)
         self.queue_changed(group.queue)
         return JoinAnswer(joined, group.lease, self._heartbeat(joined), orders, outcome.boot)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 
 from gridtide.control.evidence import of_cloud, of_queue
 from gridtide.control.fleet import event_of, moved
 from gridtide.model.actions import Action, Advance, Drain, Launch, Terminate, TerminateStray, Undrain
 from gridtide.model.ids import CloudName, GroupName, MachineId, WorkerId
+from gridtide.model.machines import MachineRef
 from gridtide.model.reasons import Reason
 from gridtide.model.rules import SiteRules
 from gridtide.model.snapshot import Snapshot
@@ -40,8 +41,9 @@ class Recorder:
         *,
         now: float,
         new_id: Callable[[GroupName], WorkerId],
-        known_strays: set[MachineId],
+        known_strays: Container[MachineRef],
     ) -> None:
+        """``known_strays``: those whose end is on record already."""
         self._snapshot = snapshot
         self._rules = rules
         self._workers = dict(workers)
@@ -135,8 +137,7 @@ class Recorder:
 
     def _stray(self, action: TerminateStray) -> None:
         self.record.strays.setdefault(action.cloud, []).append(action.machine)
-        if action.machine not in self._known_strays:
-            self._known_strays.add(action.machine)
+        if MachineRef(action.cloud, action.machine) not in self._known_strays:
             self.record.changes.append(
                 Event(
                     at=self._now,

@@ -15,7 +15,7 @@ from gridtide.model.readings import fresh, last_known
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.rules import GroupRules
-from gridtide.model.workers import HOLDS_MACHINE, Worker
+from gridtide.model.workers import HOLDS_MACHINE, Worker, WorkerState
 from gridtide.planning.budgets import accounts_of
 from gridtide.planning.evidence import Evidence, doubt
 from gridtide.planning.lifecycle import Course
@@ -130,15 +130,18 @@ class Limits:
         self._quotas = {cloud: _measure(evidence, cloud) for cloud in sorted(evidence.snapshot.clouds)}
         self._allowed: dict[tuple[CloudName, Zone | None, str], int] = {}
         self.counts: dict[GroupName, int] = {}
+        uncalled: Counter[tuple[CloudName, Zone | None, str]] = Counter()  # the breaker does not know of these yet
         for worker in evidence.snapshot.workers.values():
             if worker.state in HOLDS_MACHINE:
                 self.counts[worker.group] = self.counts.get(worker.group, 0) + 1
+            if worker.state is WorkerState.INTENDED:
+                uncalled[(worker.cloud, worker.zone, worker.shape.name)] += 1
         self.maximum: dict[GroupName, int] = {
             name: maximum_of(group, evidence) for name, group in evidence.rules.groups.items()
         }
         for name, view in evidence.snapshot.clouds.items():
             for (zone, shape), health in (view.health or {}).items():
-                self._allowed[(name, zone, shape)] = health.allowed
+                self._allowed[(name, zone, shape)] = max(health.allowed - uncalled[(name, zone, shape)], 0)
         self._shares: dict[tuple[GroupName, CloudName], str] = {}
         self._refusals: dict[CloudName, Reason | None] = {}
 

@@ -181,18 +181,18 @@ def _dead_on_arrival(stage: Stage, fault: Fault, _chance: Chance, lasting: float
 
 def _inject(stage: Stage, fault: Fault, what: CloudFault, lasting: float) -> Undo:
     clouds = stage.clouds_of(fault)
-    for cloud in clouds:
-        cloud.faults.inject(what, chance=fault.share, seconds=lasting)
-    return _all([lambda cloud=cloud: cloud.faults.clear(what) for cloud in clouds])  # type: ignore[misc]
+    return _all([cloud.faults.inject(what, chance=fault.share, seconds=lasting) for cloud in clouds])
 
 
 def _api_429(stage: Stage, fault: Fault, _chance: Chance, lasting: float) -> Undo:
-    clouds = stage.clouds_of(fault)
-    for cloud in clouds:
+    undone: list[Undo] = []
+    for cloud in stage.clouds_of(fault):
         error = Throttled("429 Too Many Requests", retry_after=fault.by, where=str(cloud.name))
-        for call in _CALLS:
+        undone += [
             cloud.faults.inject(CloudFault.RAISE, call=call, chance=fault.share, seconds=lasting, error=error)
-    return _all([lambda cloud=cloud: cloud.faults.clear(CloudFault.RAISE) for cloud in clouds])  # type: ignore[misc]
+            for call in _CALLS
+        ]
+    return _all(undone)
 
 
 def _partition(stage: Stage, fault: Fault, chance: Chance, _lasting: float) -> Undo:
@@ -236,14 +236,11 @@ def _spot_reclaim(stage: Stage, fault: Fault, chance: Chance, _lasting: float) -
 
 
 def _silent_queue(stage: Stage, _fault: Fault, _chance: Chance, lasting: float) -> Undo:
-    for call in _READS:
-        stage.queue.faults.inject(QueueFault.HANG, call=call, seconds=lasting)
-    return lambda: stage.queue.faults.clear(QueueFault.HANG)
+    return _all([stage.queue.faults.inject(QueueFault.HANG, call=call, seconds=lasting) for call in _READS])
 
 
 def _empty_queue(stage: Stage, _fault: Fault, _chance: Chance, lasting: float) -> Undo:
-    stage.queue.faults.inject(QueueFault.EMPTY, seconds=lasting)
-    return lambda: stage.queue.faults.clear(QueueFault.EMPTY)
+    return stage.queue.faults.inject(QueueFault.EMPTY, seconds=lasting)
 
 
 def _all(undone: Sequence[Undo]) -> Undo:

@@ -27,8 +27,8 @@ ORPHAN_AFTER: Final = 900.0
 then (listing lag and settling time included). A time in which sources are broken is added."""
 
 LEFT_AFTER: Final = 4 * 3600.0
-"""Seconds for which a machine may exist that is of no use: it never joined, or stopped. The longest deadline to join is
-an hour, and an hour's step of the clock may double it."""
+"""Seconds for which a machine may exist that is of no use: it never joined, stopped, or was given up. The longest
+deadline to join is an hour, and an hour's step of the clock may double it."""
 
 ASK_AGAIN: Final = 25.0
 """Seconds for which a cloud must not be asked for what it had no room for: a little less than the breaker's first
@@ -38,6 +38,7 @@ _SAME_MOMENT: Final = 1.0
 """Seconds. Calls that were under way when another one was refused are no repetition."""
 
 _OF_NO_USE: Final = (MachineState.STOPPED, MachineState.BROKEN)
+_GIVEN_UP: Final = (WorkerState.FAILED, WorkerState.TERMINATING)
 
 KEPT: Final = 100
 """Violations that are told one by one."""
@@ -106,8 +107,8 @@ class Watch:
     _event: str = ""
     _machines: dict[WorkerId, list[tuple[SimulatedCloud, FakeMachine]]] = field(default_factory=dict)
     _due: list[tuple[float, int, Rule, SimulatedCloud, FakeMachine, bool, float]] = field(default_factory=list)
-    """Machines to look at again: when, number, why, where, which, whether it had stopped, and how long sources had been
-    broken by then."""
+    """Machines to look at again: when, number, why, where, which, whether it was useless already, and for how long
+    sources had been broken by then."""
     _number: count[int] = field(default_factory=count)
     _asked: dict[tuple[Gate | None, CloudName, Zone | None, ShapeName], float] = field(default_factory=dict)
     _quiet: dict[tuple[Gate | None, CloudName, CloudCall], tuple[float, float]] = field(default_factory=dict)
@@ -179,11 +180,13 @@ class Watch:
         self.decisions += 1
         if not worker.reason.text.strip():
             self.breach(Rule.NO_REASON, f"{worker.id}: {worker.state}")
+        before = self.known.pop(worker.id, None)
         if worker.state is not WorkerState.GONE:
             self.known[worker.id] = worker.state
-        elif self.known.pop(worker.id, None) is not None:
-            for cloud, machine in self._machines.get(worker.id, ()):
-                self._again(Rule.ORPHAN, cloud, machine)
+            if worker.state in _GIVEN_UP and before is not worker.state:
+                self._again(Rule.LEFT, worker.id)
+        elif before is not None:
+            self._again(Rule.ORPHAN, worker.id)
 
     def _price(self, worker: Worker) -> None:
         price, since = self._prices.get((worker.cloud, worker.shape.name), (worker.shape.price, self.now()))
@@ -199,14 +202,15 @@ class Watch:
     def _made(self, cloud: SimulatedCloud, machine: FakeMachine) -> None:
         if machine.group is None or machine.worker is None:
             return
-        self._machines.setdefault(machine.worker, []).append((cloud, machine))
-        self._again(Rule.LEFT, cloud, machine)
+        own = self._machines.setdefault(machine.worker, [])
+        own.append((cloud, machine))
+        self._look_later(Rule.LEFT, cloud, machine)
         if machine.worker not in self.known:
-            self._again(Rule.ORPHAN, cloud, machine)
+            self._look_later(Rule.ORPHAN, cloud, machine)
         self.happened(f"{cloud.name} made {machine.id} for {machine.worker}")
         self._maximum(machine.group)
-        if cloud.record.doubled and cloud.record.doubled[-1] == machine.worker:
-            self.breach(Rule.DOUBLE, f"{machine.worker} on {cloud.name}")
+        if len(own) > 1:
+            self.breach(Rule.DOUBLE, f"{machine.worker} on {', '.join(where.name for where, _ in own)}")
         limit = self.rules.clouds[cloud.name].quota
         for noun, most, used in cloud.use(limit):
             if used > most:
@@ -220,17 +224,16 @@ class Watch:
 
     def _ended(self, cloud: SimulatedCloud, machine: FakeMachine) -> None:
         self.happened(f"{cloud.name}: {machine.id} of {machine.worker} ends")
+        if machine.worker is None:
+            if machine.ends is not None:
+                self.breach(Rule.FOREIGN, f"{machine.id} on {cloud.name}")
+            return
         record = cloud.record
-        known = self.counts.get(Rule.FOREIGN, 0)
-        if len(record.foreign_ended) > known:
-            self.breach(Rule.FOREIGN, str(machine.id))
         if record.killed_jobs and record.killed_jobs[-1].worker == machine.worker:
             killed = [job.job for job in record.killed_jobs if job.worker == machine.worker]
             self.breach(Rule.JOB_KILLED, f"{machine.worker} on {cloud.name}: jobs {', '.join(killed[:5])}")
-        if machine.worker is None:
-            return
         if machine.ends is None:
-            self._again(Rule.LEFT, cloud, machine)
+            self._look_later(Rule.LEFT, cloud, machine, useless=machine.forced in _OF_NO_USE)
             return
         others = [each for each in self._machines.get(machine.worker, ()) if each[1] is not machine]
         if others:
@@ -238,26 +241,30 @@ class Watch:
         else:
             self._machines.pop(machine.worker, None)
 
-    def _again(self, rule: Rule, cloud: SimulatedCloud, machine: FakeMachine) -> None:
-        if not self._records:
-            return
-        after = ORPHAN_AFTER if rule is Rule.ORPHAN else LEFT_AFTER
-        self._push(self.now() + after, rule, cloud, machine, machine.forced in _OF_NO_USE)
+    def _again(self, rule: Rule, worker: WorkerId) -> None:
+        """Look later at all machines that a worker still has now that it should have none."""
+        for cloud, machine in self._machines.get(worker, ()):
+            self._look_later(rule, cloud, machine, useless=True)
 
-    def _push(self, at: float, rule: Rule, cloud: SimulatedCloud, machine: FakeMachine, stopped: bool) -> None:
-        heapq.heappush(self._due, (at, next(self._number), rule, cloud, machine, stopped, self.blind()))
+    def _look_later(self, rule: Rule, cloud: SimulatedCloud, machine: FakeMachine, *, useless: bool = False) -> None:
+        if self._records:
+            after = ORPHAN_AFTER if rule is Rule.ORPHAN else LEFT_AFTER
+            self._push(self.now() + after, rule, cloud, machine, useless)
 
-    def _look(self, rule: Rule, cloud: SimulatedCloud, machine: FakeMachine, stopped: bool, blind: float) -> None:
+    def _push(self, at: float, rule: Rule, cloud: SimulatedCloud, machine: FakeMachine, useless: bool) -> None:
+        heapq.heappush(self._due, (at, next(self._number), rule, cloud, machine, useless, self.blind()))
+
+    def _look(self, rule: Rule, cloud: SimulatedCloud, machine: FakeMachine, useless: bool, blind: float) -> None:
         if machine.ends is not None or machine.worker is None or cloud.machine_of(machine.worker) is None:
             return
         late = self.blind() - blind
         if late > 0.0:  # the whole time again, without what was broken
-            self._push(self.now() + late, rule, cloud, machine, stopped)
+            self._push(self.now() + late, rule, cloud, machine, useless)
             return
         state = self.known.get(machine.worker)
         if rule is Rule.ORPHAN and state is None:
             self.breach(rule, f"{machine.id} of {machine.worker} for {ORPHAN_AFTER:.0f} s")
-        elif rule is Rule.LEFT and (stopped or state in (WorkerState.LAUNCHING, WorkerState.BOOTING)):
+        elif rule is Rule.LEFT and (useless or state in (WorkerState.LAUNCHING, WorkerState.BOOTING)):
             self.breach(rule, f"{machine.id} of {machine.worker}, which is {state or 'not known'}")
 
     # --- calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -49,8 +50,8 @@ class Faults(Generic[F]):
         seconds: float | None = None,
         chance: float = 1.0,
         error: SourceError | None = None,
-    ) -> None:
-        """Let ``fault`` strike.
+    ) -> Callable[[], None]:
+        """Let ``fault`` strike. Returns what heals this one alone, before its time.
 
         ``call``: only this kind of call. ``times``: so often, then never again. From ``after`` seconds from now on,
         for ``seconds``. With probability ``chance`` each time. None: without limit.
@@ -59,7 +60,12 @@ class Faults(Generic[F]):
         self._injections = [each for each in self._injections if each.end is None or each.end > now]
         start = now + after
         end = None if seconds is None else start + seconds
-        self._injections.append(_Injection(fault, call, times, start, end, chance, error))
+        made = _Injection(fault, call, times, start, end, chance, error)
+        self._injections.append(made)
+        return lambda: self._heal(made)
+
+    def _heal(self, healed: _Injection[F]) -> None:
+        self._injections = [each for each in self._injections if each is not healed]
 
     def clear(self, fault: F | None = None) -> None:
         """Heal: this fault, or all."""

@@ -58,7 +58,7 @@ async def servers(project: Project) -> list[str]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver's patience, in two seconds."""
     monkeypatch.setattr("gridtide.clouds.openstack.READ_PATIENCE", 2.0)
-    monkeypatch.setattr("gridtide.clouds.openstack_launching.LOOKS", (0.3, 0.5, 0.5))
+    monkeypatch.setattr("gridtide.clouds.making.LOOKS", (0.3, 0.5, 0.5))
 
 
 # --- launches: looked for, and never made twice

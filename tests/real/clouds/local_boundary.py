@@ -2,11 +2,16 @@
 
 import fcntl
 import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from gridtide.testing.cloud_bench import Boundary, Fault, Step
+from gridtide.clouds.local import LocalCloud
+from gridtide.clouds.protocol import LaunchRequest
+from gridtide.model.ids import GroupName, MachineId, ShapeName, WorkerId
+from gridtide.testing.cloud_bench import Boundary, CloudBench, Fault, Step
 
 _NO_NETWORK: Final = "no network lies between the driver and its machines"
 _REASONS: Final = {
@@ -43,3 +48,30 @@ class LocalBoundary(Boundary):
     async def end(self) -> None:
         while self._held:
             os.close(self._held.pop())
+
+
+@asynccontextmanager
+async def local_bench(
+    directory: Path,
+    make: Callable[[str | None], LocalCloud],
+    break_machine: Callable[[MachineId], Awaitable[None]],
+    *,
+    shape: ShapeName,
+    image: str | None,
+    many: int,
+) -> AsyncIterator[CloudBench]:
+    """``make``: a driver of a site of this name, in this directory; None: of the tests' own."""
+    cloud, neighbour = make(None), make("neighbour")
+
+    async def add_foreign() -> MachineId:
+        request = LaunchRequest(WorkerId("theirs"), GroupName("g"), shape, None, image, b"{}")
+        await neighbour.launch([request])
+        return MachineId("theirs")
+
+    faults = LocalBoundary(directory)
+    try:
+        yield CloudBench(cloud, lambda: make(None), add_foreign, break_machine, image=image, many=many, faults=faults)
+    finally:
+        await faults.end()
+        for each in (cloud, neighbour):
+            await each.terminate([machine.id for machine in await each.machines() if machine.worker is not None])

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -16,22 +16,7 @@ from gridtide.model.ids import WorkerId
 from gridtide.queues.htcondor.errors import PoolRefilling, PoolUnreachable
 from gridtide.testing.queues import SHAPE, offer
 from tests.real.htcondor.bench import WHY, Site, children_of
-from tests.real.htcondor.pool import Pool, queue_of, running_pool, settled
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with running_pool(schedds=2, more="SCHEDD_INTERVAL = 2\n") as pool:
-        yield pool
-
-
-@pytest.fixture
-async def site(pool: Pool) -> AsyncIterator[Site]:
-    pool.numbers += 1
-    made = Site(pool, pool.home / f"site-{pool.numbers}")
-    await settled(made.queue)
-    yield made
-    await made.close()
+from tests.real.htcondor.pool import Pool, queue_of
 
 
 async def test_one_worker_that_hangs_does_not_keep_others_from_their_orders(pool: Pool, site: Site) -> None:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,23 +20,7 @@ from gridtide.queues.htcondor.errors import PoolRefuses, PoolUnreachable
 from gridtide.queues.htcondor.queue import HTCondorQueue
 from gridtide.testing.queues import SHAPE, host, offer, worker
 from tests.real.htcondor.bench import WHY, Site, children_of, shown
-from tests.real.htcondor.pool import Pool, queue_of, running_pool, settled
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with running_pool(schedds=2, more="SCHEDD_INTERVAL = 2\n") as pool:
-        yield pool
-
-
-@pytest.fixture
-async def site(pool: Pool) -> AsyncIterator[Site]:
-    pool.numbers += 1
-    made = Site(pool, pool.home / f"site-{pool.numbers}")
-    await settled(made.queue)
-    yield made
-    await made.close()
-
+from tests.real.htcondor.pool import Pool, queue_of, running_pool
 
 # --- demand
 

@@ -95,7 +95,9 @@ def machine(each: Machine, *, extended: bool) -> str:
         "DEPLOY_ID": "",
     }
     if extended:
-        body = attributes("TEMPLATE", each.template) + attributes("USER_TEMPLATE", each.user_template)
+        body = attributes("TEMPLATE", [*each.template, ("VMID", str(each.id))]) + attributes(
+            "USER_TEMPLATE", each.user_template
+        )
     else:
         short: Attributes = [(name, each.first(name)) for name in ("CPU", "MEMORY", "VCPU")]
         short += [("DISK", disk) for disk in each.vectors("DISK")]

@@ -21,6 +21,7 @@ from gridtide.errors import (
 from gridtide.model.ids import MachineId, WorkerId
 from gridtide.model.machines import MachineState
 from gridtide.testing.fault_proxy import Answer, FaultProxy, HttpFault, xmlrpc_method
+from tests.real.opennebula import documents
 from tests.real.opennebula.server import ACTIVE, EPILOG, HOLD, OURS, PROLOG, RUNNING, Hook
 from tests.real.opennebula.server import Answer as Given
 from tests.real.opennebula.tenant import Tenant, having
@@ -61,9 +62,9 @@ OVER = [Answer(500), Answer(503, b"<html>down</html>"), answered(False, "[x] in 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver's patience, in hundredths."""
-    monkeypatch.setattr("gridtide.clouds.opennebula_launching.LOOKS", (0.01, 0.02, 0.03, 0.04))
-    monkeypatch.setattr("gridtide.clouds.opennebula_api._FIRST_PAUSE", 0.02)
-    monkeypatch.setattr("gridtide.clouds.opennebula_api._LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("gridtide.clouds.making.LOOKS", (0.01, 0.02, 0.03, 0.04))
+    monkeypatch.setattr("gridtide.clouds.repeating.FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("gridtide.clouds.repeating.LONGEST_PAUSE", 0.2)
 
 
 @pytest.fixture
@@ -498,6 +499,15 @@ async def test_a_listing_that_comes_to_nothing_spares_the_next_one_work(tenant: 
     assert len(await cloud.machines()) == 150
     assert tenant.nebula.calls["one.vmpool.infoset"] == 1, "for the other fifty"
     await cloud.close()
+
+
+async def test_a_set_that_comes_without_attributes_hides_no_owner(tenant: Tenant, cloud: OpennebulaCloud) -> None:
+    """As OpenNebula before 7.2 answers when two sets are asked for at once."""
+    ours = tenant.nebula.make(OURS, W, [*TAGS])
+    short = documents.machine(tenant.nebula.machine(ours), extended=False)
+    tenant.nebula.hook = refuse("one.vmpool.infoset", (True, documents.pool("VM_POOL", [short]), 0))
+    assert [each.worker for each in await cloud.machines()] == [W]
+    assert [each.worker for each in await cloud.machines()] == [W], "and this is remembered"
 
 
 async def test_a_machine_that_a_set_leaves_out_is_asked_for_alone(tenant: Tenant, cloud: OpennebulaCloud) -> None:

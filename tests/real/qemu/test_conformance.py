@@ -2,19 +2,17 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
 from gridtide.clouds import process_table
-from gridtide.clouds.protocol import LaunchRequest
 from gridtide.clouds.qemu import QemuCloud
-from gridtide.model.ids import CloudName, GroupName, MachineId, ShapeName, WorkerId
+from gridtide.model.ids import CloudName, MachineId, ShapeName
 from gridtide.model.resources import Resources, Shape
 from gridtide.testing.clouds import CloudBench, CloudConformance
-from tests.real.clouds.local_boundary import LocalBoundary
+from tests.real.clouds.local_boundary import local_bench
 from tests.real.clouds.machines import eventually, has_ended
 from tests.real.qemu.images import image_store
 
@@ -35,27 +33,13 @@ class TestQemuCloud(CloudConformance):
     def _directory(self, tmp_path: Path) -> None:
         self.directory = tmp_path / "machines"
 
-    @asynccontextmanager
-    async def bench(self) -> AsyncIterator[CloudBench]:
-        cloud, neighbour = make_cloud(self.directory), make_cloud(self.directory, site="neighbour")
-
-        async def add_foreign() -> MachineId:
-            request = LaunchRequest(WorkerId("theirs"), GroupName("g"), SHAPES[0].name, None, "blank", b"{}")
-            await neighbour.launch([request])
-            return MachineId("theirs")
-
+    def bench(self) -> AbstractAsyncContextManager[CloudBench]:
         async def break_machine(machine: MachineId) -> None:
             for number in process_table.marked([f"{SITE}/{machine}"])[f"{SITE}/{machine}"]:
                 os.kill(number, signal.SIGKILL)
             await eventually(lambda: has_ended(self.directory / machine))
 
-        def again() -> QemuCloud:
-            return make_cloud(self.directory)
+        def make(site: str | None) -> QemuCloud:
+            return make_cloud(self.directory, site or SITE)
 
-        faults = LocalBoundary(self.directory)
-        try:
-            yield CloudBench(cloud, again, add_foreign, break_machine, image="blank", many=12, faults=faults)
-        finally:
-            await faults.end()
-            for each in (cloud, neighbour):
-                await each.terminate([machine.id for machine in await each.machines() if machine.worker is not None])
+        return local_bench(self.directory, make, break_machine, shape=SHAPES[0].name, image="blank", many=12)

@@ -6,7 +6,8 @@ import urllib3.exceptions
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from gridtide.clouds.ec2_errors import MachineNotFound, NotAuthorized, PlainRefusal, TokenUsed, typed
+from gridtide.clouds.ec2_errors import TokenUsed, typed
+from gridtide.clouds.refusals import MachineNotFound, NotAuthorized, PlainRefusal
 from gridtide.errors import (
     AuthenticationFailed,
     CloudError,
@@ -152,7 +153,7 @@ def test_a_failure_has_a_type(failure: Exception, kind: type[CloudError]) -> Non
 def test_the_time_to_wait_is_passed_on() -> None:
     for failure, seconds in (
         (answer("RequestLimitExceeded", 503, **{"retry-after": "12"}), 12.0),
-        (answer("RequestLimitExceeded", 503, **{"retry-after": "Sat, 21 Nov 2026 07:28:00 GMT"}), None),
+        (answer("RequestLimitExceeded", 503, **{"retry-after": "Sat, 21 Nov 2009 07:28:00 GMT"}), 0.0),
         (answer("RequestLimitExceeded", 503), None),
         (PlainRefusal(429, "7"), 7.0),
     ):

@@ -7,21 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gridtide.clouds.opennebula_errors import (
-    Answered,
-    Fault,
-    MachineNotFound,
-    Nonsense,
-    NotAuthorized,
-    PlainRefusal,
-    Refused,
-    WrongState,
-    of_code,
-    of_status,
-    seconds,
-    shortened,
-    typed,
-)
+from gridtide.clouds.opennebula_errors import Fault, Nonsense, Refused, WrongState, of_code, of_status, shortened, typed
+from gridtide.clouds.refusals import Answered, MachineNotFound, NotAuthorized, PlainRefusal
 from gridtide.errors import (
     AuthenticationFailed,
     CloudError,
@@ -108,22 +95,6 @@ def test_statuses(status: int, kind: type[CloudError]) -> None:
 
 def test_where_a_redirect_leads_is_for_the_administrator_to_write() -> None:
     assert "sent nowhere else" in of_status(302, "", "private").remedy
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        ("30", 30.0),
-        ("", None),
-        ("-1", None),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
-        ("٣", None),
-        ("9" * 9, 86_400.0),
-        ("9" * 400, None),
-    ],
-)
-def test_retry_after(header: str, expected: float | None) -> None:
-    assert seconds(header) == expected
 
 
 @pytest.mark.parametrize(

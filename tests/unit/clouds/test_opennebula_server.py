@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from lxml.etree import LxmlError
 
 from gridtide.clouds.opennebula_api import failures
-from gridtide.clouds.opennebula_errors import Fault, Nonsense, PlainRefusal, Refused
+from gridtide.clouds.opennebula_errors import Fault, Nonsense, Refused
 from gridtide.clouds.opennebula_server import Server, Transport, values
+from gridtide.clouds.refusals import PlainRefusal
 
 BOMB = (
     '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">'
@@ -53,13 +54,14 @@ def test_a_good_answer() -> None:
         b"hello",
         b"<html>",
         b"<methodResponse/>",
+        b"<methodName></methodName>",
         answer(True, 7, 0)[:-20],
         f"<?xml version='1.0'?>{BOMB}<methodResponse><params><param><value>&j;</value></param></params>".encode(),
         answer(True, 7, 0).replace(b"<methodResponse>", b"<!DOCTYPE x SYSTEM 'file:///etc/passwd'><methodResponse>"),
         answer(True, 7, 0).replace(b"<methodResponse>", b"<!DOCTYPE x><methodResponse>").decode().encode("utf-16"),
         b"<methodResponse>&undefined;</methodResponse>",
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_what_is_not_read(body: bytes) -> None:
     with pytest.raises(Nonsense):

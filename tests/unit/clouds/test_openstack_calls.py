@@ -56,7 +56,7 @@ async def make() -> AsyncIterator[Callable[..., ScriptedApi]]:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pauses."""
-    monkeypatch.setattr("gridtide.clouds.openstack_api._FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("gridtide.clouds.repeating.FIRST_PAUSE", 0.0)
     monkeypatch.setattr("gridtide.clouds.openstack_pages._BUILDING_PAUSE", 0.0)
 
 

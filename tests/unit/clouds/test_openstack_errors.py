@@ -1,24 +1,14 @@
 """Every answer of an OpenStack service, and every failure to get one, as one of our errors."""
 
 import json
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
 import requests
 from keystoneauth1 import exceptions as keystone
 from openstack.exceptions import ConfigException
 
-from gridtide.clouds.openstack_errors import (
-    Answered,
-    MachineNotFound,
-    NotAuthorized,
-    of_answer,
-    scope,
-    seconds,
-    shortened,
-    typed,
-)
+from gridtide.clouds.openstack_errors import of_answer, scope, shortened, typed
+from gridtide.clouds.refusals import Answered, MachineNotFound, NotAuthorized
 from gridtide.errors import (
     AuthenticationFailed,
     CloudError,
@@ -126,14 +116,6 @@ def test_the_scope_of_a_quota(words: str, expected: str) -> None:
 
 
 def test_when_to_ask_again() -> None:
-    assert seconds("") is None
-    assert seconds("30") == 30.0
-    assert seconds("soon") is None
-    assert seconds("-5") is None
-    in_a_minute = seconds(format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True))
-    assert in_a_minute is not None
-    assert 55.0 < in_a_minute <= 60.0
-    assert seconds(format_datetime(datetime.now(UTC) - timedelta(minutes=1), usegmt=True)) == 0.0
     error = of_answer(429, b"", "7", "private")
     assert isinstance(error, Throttled)
     assert error.retry_after == 7.0

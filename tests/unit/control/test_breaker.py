@@ -132,3 +132,22 @@ def test_at_most_five_launches_in_an_hour_when_none_ever_joins() -> None:
         else:
             now += 1.0
     assert launches <= 5
+
+
+def test_a_machine_that_broke_before_it_joined_is_a_refusal_told_late() -> None:
+    """It opens for as long as a refusal does, and neither an accepted launch nor an older machine's join closes it."""
+    breaker = Breaker()
+    breaker.died(SMALL, 10.0, 12.0, "no host has room")
+    assert breaker.health(BOTH, 12.0)[SMALL].until == 12.0 + AFTER_REFUSAL
+    assert breaker.health(BOTH, 12.0)[SMALL].error == "no host has room"
+    assert allowed(breaker, LARGE, 12.0) is None
+    breaker.joined(SMALL, launched=9.0)
+    assert allowed(breaker, SMALL, 12.0) == 0
+    now = 12.0 + AFTER_REFUSAL
+    breaker.launching(W1, SMALL)
+    breaker.launched(SMALL)
+    assert allowed(breaker, SMALL, now) == 0
+    breaker.died(SMALL, now, now + 2.0, "no host has room")
+    assert breaker.health(BOTH, now)[SMALL].until == now + 2.0 + 2 * AFTER_REFUSAL
+    breaker.joined(SMALL, launched=now)
+    assert allowed(breaker, SMALL, now) is None

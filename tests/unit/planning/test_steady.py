@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from typing import TypeVar
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -11,18 +15,19 @@ from hypothesis import given
 from gridtide.model.actions import Drain, Plan
 from gridtide.model.costs import HOUR, Budget
 from gridtide.model.demand import Node, NodeState
-from gridtide.model.ids import GroupName, MachineId, QueueName, WorkerId
-from gridtide.model.machines import MachineState, Quota
-from gridtide.model.readings import Missing, last_known
+from gridtide.model.ids import Generation, GroupName, MachineId, QueueName, WorkerId
+from gridtide.model.machines import Machine, MachineState, Quota
+from gridtide.model.readings import Missing, Reading, Stale, Unconfirmed, last_known
 from gridtide.model.reasons import Cause
 from gridtide.model.resources import Resources
 from gridtide.model.rules import QueuePolicy, SiteRules, TidePolicy, Wishes
 from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, QueueView, Snapshot, Swing
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.planning import Planner, plan
+from gridtide.planning import planner as planner_module
 from gridtide.planning.budgets import LOOK_AHEAD, accounts_of
 from gridtide.planning.evidence import Evidence
-from gridtide.planning.steady import Past
+from gridtide.planning.steady import Past, Steady
 from tests.unit.planning.test_properties import Dice, many, seeds
 from tests.unit.planning.worlds import (
     CLOUD,
@@ -40,6 +45,8 @@ from tests.unit.planning.worlds import (
     stale,
     worker,
 )
+
+T = TypeVar("T")
 
 NAMES = ("w0", "w1", "w2")
 
@@ -300,6 +307,119 @@ def test_the_sequels_have_something_to_keep() -> None:
             planner.plan(snapshot, rules)
             held += len(before & set(kept(planner)))
     assert held > 40
+
+
+class Unrest(Sequel):
+    """Besides: sources that say the same anew, in other words or order, or all but one thing; workers in two queues and
+    machines in two clouds; site files read again; new leaders; and faults in the middle of a cycle."""
+
+    def next(self, before: Snapshot) -> Snapshot:
+        after = super().next(before)
+        queues = {
+            name: replace(view, nodes=self.again(view.nodes, self.other_node)) for name, view in after.queues.items()
+        }
+        clouds = {
+            name: replace(view, machines=self.again(view.machines, self.other_machine))
+            for name, view in after.clouds.items()
+        }
+        if self.rarely():
+            after = replace(after, started=after.now - self.choice([0.0, 1.0, 1000.0]))
+        return replace(after, queues=self.spread(queues), clouds=clouds)
+
+    def again(self, reading: Reading[tuple[T, ...]], other: Callable[[T], T]) -> Reading[tuple[T, ...]]:
+        """What a source that is read once more may answer."""
+        known = last_known(reading)
+        if known is None or not known.value:
+            return reading
+        value, started = list(known.value), known.started + 1
+        match self.randint(0, 5):
+            case 0:
+                value = copy.deepcopy(value)
+            case 1:
+                self.shuffle(value)
+            case 2:
+                place = self.randrange(len(value))
+                value[place] = other(value[place])
+            case 3:
+                return Stale(known, "refused", started)
+            case 4:
+                return Unconfirmed((), known, started, started, "all are gone")
+            case _:
+                return reading
+        return fresh(tuple(value), started, started)
+
+    def other_node(self, before: Node) -> Node:
+        """The same node, a little later."""
+        drawn = self.node()
+        state = drawn.state if self.rarely() else NodeState.ACCEPTING
+        return replace(before, running=self.few(), free=Resources(self.few(), 1000), state=state)
+
+    def other_machine(self, before: Machine) -> Machine:
+        """The same machine, a little later."""
+        return replace(before, state=self.choice([*MachineState]), notice=self.choice(["", "", "soon"]))
+
+    def renewed(self, rules: SiteRules) -> SiteRules:
+        """The same groups with another image, and another patience."""
+        return replace(
+            rules,
+            groups={
+                name: replace(
+                    each, generation=Generation(self.choice(["g0", "g1", "g2"])), lease=self.choice([5.0, 600.0])
+                )
+                for name, each in rules.groups.items()
+            },
+        )
+
+    def spread(self, queues: dict[QueueName, QueueView]) -> dict[QueueName, QueueView]:
+        """Now and then a queue lists a node of another one as well."""
+        known = [fresh_one for view in queues.values() if (fresh_one := last_known(view.nodes)) is not None]
+        nodes = [each for reading in known for each in reading.value]
+        if not nodes or not self.rarely():
+            return queues
+        name, more = self.choice([*queues]), self.choice(nodes)
+        own = last_known(queues[name].nodes)
+        if own is None:
+            return queues
+        value = tuple({each.name: each for each in (*own.value, more)}.values())
+        return {**queues, name: replace(queues[name], nodes=fresh(value, own.started + 1, NOW))}
+
+
+FAULTS = ((Steady, "look"), (planner_module, "_fleets"), (planner_module, "_scale"), (Past, "keep"))
+
+
+def unrest(seed: int, planner: Planner) -> Iterator[tuple[Snapshot, SiteRules, Plan]]:
+    """Each snapshot with the rules that it is planned under, and what the planner makes of it."""
+    dice = Unrest(seed)
+    dice.calm = True
+    snapshot, rules = dice.snapshot(), dice.rules()
+    for _ in range(6):
+        if dice.rarely():
+            rules = dice.choice([replace(rules), dice.rules(), dice.renewed(rules)])
+        if dice.rarely():
+            place, name = dice.choice(FAULTS)
+            with patch.object(place, name, side_effect=ZeroDivisionError), suppress(ZeroDivisionError):
+                planner.plan(dice.next(snapshot), rules)
+        yield snapshot, rules, planner.plan(snapshot, rules)
+        snapshot = dice.next(snapshot)
+
+
+@many
+@given(seeds)
+def test_neither_reloads_nor_restarts_nor_faults_leave_anything_stale(seed: int) -> None:
+    for snapshot, rules, decided in unrest(seed, Planner()):
+        assert decided == plan(snapshot, rules)
+
+
+def test_the_unrest_has_something_to_keep() -> None:
+    """So that the property above does not hold for want of cases."""
+    held = changed = 0
+    for seed in range(100):
+        planner, before = Planner(), set[str]()
+        for _ in unrest(seed, planner):
+            now = set(kept(planner))
+            held, changed, before = held + len(before & now), changed + len(before - now), now
+    assert held > 40
+    assert changed > 40
 
 
 @pytest.mark.parametrize("variation", VARIATIONS)

@@ -5,7 +5,7 @@ So the simulator would notice. A guard is taken out at one place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,10 +13,11 @@ import pytest
 
 from gridtide.clock import SystemClock
 from gridtide.control.breaker import Breaker
+from gridtide.control.cloud_hands import CloudHands
 from gridtide.control.fleet import Fleet
 from gridtide.control.sources import Source
 from gridtide.model.demand import NodeState
-from gridtide.model.ids import CloudName, GroupName
+from gridtide.model.ids import CloudName, GroupName, MachineId
 from gridtide.model.machines import Quota
 from gridtide.model.readings import Fresh, last_known
 from gridtide.model.rules import CloudRules, GroupRules, PerJobPolicy, Policy, QueuePolicy
@@ -289,6 +290,22 @@ def test_without_its_guard_it_does_and_that_is_noticed(name: FaultName, monkeypa
     first = next(each for each in done.violations if each.rule is case.rule)
     assert f"seed {case.seed}" in str(first)
     assert f"event {first.number} at second" in str(first)
+
+
+def test_machines_that_are_asked_to_end_only_once_are_noticed(monkeypatch: Patch) -> None:
+    """No other rule sees them: their workers are known, and wait for an end that never comes."""
+    asked: set[MachineId] = set()
+    terminate = CloudHands.terminate
+
+    def once(self: CloudHands, machines: Sequence[MachineId]) -> None:
+        new = [machine for machine in machines if machine not in asked]
+        asked.update(new)
+        terminate(self, new)
+
+    on = setting(fault(FaultName.API_429, at=3000.0, lasting=30 * MINUTE))
+    assert run(LONG, on).violations == ()
+    monkeypatch.setattr(CloudHands, "terminate", once)
+    assert {each.rule for each in run(LONG, on).violations} == {Rule.LEFT}
 
 
 def test_machines_that_are_cut_off_for_longer_than_their_lease_take_no_new_job_and_are_replaced() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -117,6 +118,16 @@ async def test_a_lost_answer_is_that_of_a_machine_that_was_made(one: Bench) -> N
     await asyncio.sleep(1.0)
     assert isinstance(await one.launch(NEAR, "lost"), CloudUnavailable)
     assert len(list(one.clouds[NEAR].alive())) == 1
+
+
+@bench
+async def test_the_end_of_a_fault_does_not_end_another_one_of_its_name(one: Bench) -> None:
+    lost = Fault(FaultName.LOST_LAUNCH, at=0.0, lasting=100.0)
+    one.injector.start([lost, replace(lost, lasting=10.0), replace(lost, lasting=10.0, cloud=NEAR)])
+    await asyncio.sleep(20.0)
+    assert isinstance(await one.launch(NEAR, "lost"), CloudUnavailable)
+    await asyncio.sleep(100.0)
+    assert isinstance(await one.launch(NEAR, "made"), str)
 
 
 @bench

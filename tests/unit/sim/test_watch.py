@@ -21,22 +21,28 @@ from gridtide.sim.watch import ASK_AGAIN, LEFT_AFTER, ORPHAN_AFTER, Rule, Watch
 from gridtide.store.ports import AddWorker, UpdateWorker
 from gridtide.testing.clocks import ManualClock
 
-GROUP, CLOUD = GroupName("grid"), CloudName("cloud")
+GROUP, CLOUD, OTHER = GroupName("grid"), CloudName("cloud"), CloudName("other")
 
 
 class Bench:
     def __init__(self, *, maximum: int = 2, quota: Quota | None = None) -> None:
         rules = standard_setting().rules
         self.clock = ManualClock()
-        self.cloud = SimulatedCloud(CLOUD, self.clock, 0, CloudModel((SMALL,)), settle=0.0)
+        self.cloud, self.other = (
+            SimulatedCloud(name, self.clock, 0, CloudModel((SMALL,)), settle=0.0) for name in (CLOUD, OTHER)
+        )
         group = replace(rules.groups[GROUP], maximum=maximum)
-        rules = replace(rules, groups={GROUP: group}, clouds={CLOUD: CloudRules(CLOUD, quota or Quota(), 0.0)})
-        self.watch = Watch(rules, [self.cloud], self.clock.now)
+        rules = replace(
+            rules,
+            groups={GROUP: group},
+            clouds={name: CloudRules(name, quota or Quota(), 0.0) for name in (CLOUD, OTHER)},
+        )
+        self.watch = Watch(rules, [self.cloud, self.other], self.clock.now)
         self.watch.attach()
 
-    async def launch(self, *names: str) -> list[MachineId]:
+    async def launch(self, *names: str, cloud: SimulatedCloud | None = None) -> list[MachineId]:
         requests = [LaunchRequest(WorkerId(name), GROUP, SMALL.name, None, None, b"") for name in names]
-        made = await self.cloud.launch(requests)
+        made = await (cloud or self.cloud).launch(requests)
         return [machine for machine in made.values() if isinstance(machine, str)]
 
     @property
@@ -89,13 +95,24 @@ async def test_two_machines_of_one_worker() -> None:
     bench.cloud.faults.inject(CloudFault.DOUBLES)
     await bench.launch("a")
     await bench.launch("a")
-    assert Rule.DOUBLE in bench.broken
+    assert bench.broken == {Rule.DOUBLE}
+
+
+async def test_two_machines_of_one_worker_in_two_clouds() -> None:
+    bench = Bench()
+    first = await bench.launch("a")
+    await bench.cloud.terminate(first)
+    await bench.launch("a")
+    assert bench.broken == set()
+    await bench.launch("a", cloud=bench.other)
+    assert bench.broken == {Rule.DOUBLE}
 
 
 async def test_a_machine_of_somebody_else() -> None:
     bench = Bench()
     await bench.cloud.terminate([bench.cloud.add_foreign()])
-    assert bench.broken == {Rule.FOREIGN}
+    await bench.other.terminate([bench.other.add_foreign()])
+    assert bench.watch.counts == {Rule.FOREIGN: 2}
 
 
 async def test_an_orphan_is_given_time_to_be_found() -> None:
@@ -158,6 +175,25 @@ async def test_nor_is_one_that_stopped_from_the_moment_it_did() -> None:
     bench.clock.advance(1.0)
     bench.watch.happened("time passes")
     assert bench.broken == {Rule.LEFT}
+
+
+@pytest.mark.parametrize("state", [WorkerState.FAILED, WorkerState.TERMINATING])
+async def test_nor_is_one_that_was_given_up_whose_end_nobody_brings_about(state: WorkerState) -> None:
+    bench = Bench()
+    machines = await bench.launch("a")
+    bench.watch.recorded([UpdateWorker(WorkerState.JOINED, worker(WorkerState.JOINED))])
+    bench.clock.advance(2 * LEFT_AFTER)
+    bench.watch.recorded([UpdateWorker(WorkerState.JOINED, worker(state))])
+    bench.clock.advance(LEFT_AFTER - 1.0)
+    bench.watch.recorded([UpdateWorker(state, worker(state))])
+    assert bench.broken == set()
+    bench.clock.advance(1.0)
+    bench.watch.happened("time passes")
+    assert bench.broken == {Rule.LEFT}
+    await bench.cloud.terminate(machines)
+    bench.clock.advance(LEFT_AFTER)
+    bench.watch.happened("time passes")
+    assert bench.watch.counts == {Rule.LEFT: 1}
 
 
 @pytest.mark.parametrize(("pause", "broken"), [(0.5, False), (10.0, True), (ASK_AGAIN, False)])
