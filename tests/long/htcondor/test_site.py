@@ -146,7 +146,8 @@ def test_jobs_go_to_the_group_that_can_run_them(pool: Pool, tmp_path: Path) -> N
     Expected: each kind gets workers of its group and no more; the impossible one is told, with what it lacks.
     """
     with site_of(pool, tmp_path, 4, "2 s", [(1, "1 GiB"), (4, "3 GiB")]) as one:
-        small = one.pool.sleep(6, 2, "requirements = TotalSlotCpus < 4")  # HTCondor would take a large one that is first
+        # Without that HTCondor puts them on large machines too, when these come first.
+        small = one.pool.sleep(6, 2, "requirements = TotalSlotCpus < 4")
         large = one.pool.sleep(6, 2, "request_cpus = 4", "request_memory = 2000")
         never = one.pool.sleep(6, 1, "request_cpus = 64")
         one.wait(lambda: one.jobs().count(2) == 4, timeout=60, what="four jobs to run")
