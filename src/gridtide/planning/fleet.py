@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from gridtide.model.actions import Action, Launch, Terminate
 from gridtide.model.boots import BootKey
-from gridtide.model.demand import Node, NodeState
+from gridtide.model.demand import NodeState
 from gridtide.model.ids import WorkerId
 from gridtide.model.readings import fresh
 from gridtide.model.reasons import Cause, Reason
@@ -117,7 +117,8 @@ def fleet_of(group: GroupRules, lively: list[Course], evidence: Evidence, steady
         waiting = sum(row.count for row in rows)
     steady = Steady() if steady is None else steady
     usable = [course for course in lively if course.usable and course.state is WorkerState.JOINED]
-    mine, others = tuple(lively), steady.courses  # as they are now: an outlook tells the same after a thaw
+    # As they are now: an outlook tells the same after a thaw.
+    mine, others, jobs, used = tuple(lively), steady.courses, steady.jobs, steady.used
     outlook = Outlook(
         now=evidence.now,
         waiting=waiting,
@@ -127,7 +128,7 @@ def fleet_of(group: GroupRules, lively: list[Course], evidence: Evidence, steady
         minimum=minimum_of(group, evidence),
         maximum=maximum_of(group, evidence),
         pulses=lambda: tuple(_pulse(course, evidence) for course in sorted([*usable, *others.values()], key=_by_id)),
-        work=lambda: _work(group, [*mine, *others.values()], evidence),
+        work=lambda: _work(group, mine, jobs, used, evidence),
         boot=_boot(group, evidence),
     )
     aim = _as_wished(policy_of(group.policy).aim(outlook), outlook, evidence.wishes(group.name))
@@ -160,26 +161,21 @@ def _as_wished(aim: Aim, outlook: Outlook, wishes: Wishes) -> Aim:
     return aim
 
 
-def _work(group: GroupRules, courses: list[Course], evidence: Evidence) -> Work | None:
+def _work(
+    group: GroupRules, lively: Iterable[Course], jobs: int, used: Resources, evidence: Evidence
+) -> Work | None:
+    """``jobs`` and ``used`` are those of the steady workers."""
     demand = fresh(evidence.queue(group.queue).demand)
     if demand is None or evidence.queue_nodes_started(group.queue) is None:
         return None
     waiting = sum(
         row.count * max(row.need.cores, 1) for row in demand.value if any(name == group.name for name, _ in row.runs_on)
     )
-    nodes = [node for course in courses if course.seen is not None for node in course.seen.nodes if node.running]
-    return Work(sum(node.running for node in nodes), _used(nodes), waiting)
-
-
-def _used(nodes: Iterable[Node]) -> Resources:
-    cores = memory = disk = gpus = 0
-    for node in nodes:
-        total, free = node.total, node.free
-        cores += max(total.cores - free.cores, 0)
-        memory += max(total.memory - free.memory, 0)
-        disk += max(total.disk - free.disk, 0)
-        gpus += max(total.gpus - free.gpus, 0)
-    return Resources(cores, memory, disk, gpus)
+    for course in lively:
+        for node in course.seen.nodes if course.seen is not None else ():
+            if node.running:
+                jobs, used = jobs + node.running, used.plus(node.used)
+    return Work(jobs, used, waiting)
 
 
 def _boot(group: GroupRules, evidence: Evidence) -> float | None:

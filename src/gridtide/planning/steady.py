@@ -37,6 +37,10 @@ class Steady:
     """How many are of this size in this cloud."""
     shapes: Counter[ShapeName] = field(default_factory=Counter)
     """How many are of this shape."""
+    jobs: int = 0
+    """How many they run."""
+    used: Resources = Resources()
+    """What these jobs use."""
     older: int = 0
     """How many are of another generation than the group's present one."""
     heard: float = float("inf")
@@ -62,7 +66,8 @@ class Steady:
     def thaw(self) -> list[Course]:
         """All of them, to be decided about; none is left."""
         courses = list(self.courses.values())
-        self.courses, self.why, self.older, self.heard = {}, {}, 0, float("inf")
+        self.courses, self.why, self.heard = {}, {}, float("inf")
+        self.jobs, self.used, self.older = 0, Resources(), 0
         for counter in (self.rooms, self.machines, self.shapes):
             counter.clear()
         return courses
@@ -87,8 +92,13 @@ class Steady:
         _add(self.shapes, worker.shape.name, number)
         if worker.generation != rules.groups[worker.group].generation and not worker.single_use:
             self.older += number
-        if seen is not None and not worker.single_use:
-            _add(self.rooms, (worker.shape.name, seen.nodes[0].free), number)
+        if seen is None:
+            return
+        node = seen.nodes[0]
+        self.jobs += node.running * number
+        self.used = self.used.plus(node.used) if number > 0 else self.used.minus(node.used)
+        if not worker.single_use:
+            _add(self.rooms, (worker.shape.name, node.free), number)
 
 
 def _add(counter: Counter[K], key: K, number: int) -> None:
