@@ -156,8 +156,10 @@ class Bin:
         )
 
 
-def place(loads: Iterable[Load], bins: Iterable[Bin], stage: str) -> list[Bin]:
+def place(loads: Sequence[Load], bins: list[Bin], stage: str) -> list[Bin]:
     """Give the loads a place in the bins, in the order of the loads. Returns the bins as they are afterwards."""
+    if not any(load.left for load in loads):
+        return bins
     shelves = Shelves(bins)
     for load in loads:
         if load.left:

@@ -47,6 +47,8 @@ class Fleet:
     """Those that run jobs as before, counted together."""
     offers: list[Offering]
     waiting: int | None
+    thawed: list[Course] = field(default_factory=list)
+    """Those of the lively ones that were steady."""
     launches: list[Launch] = field(default_factory=list)
     recalled: int = 0
     drained: list[Reason] = field(default_factory=list)
@@ -70,7 +72,8 @@ class Fleet:
     def courses(self) -> list[Course]:
         """All its workers, to be decided about: from now on they are all looked at one by one."""
         if self.steady:
-            self.lively += self.steady.thaw()
+            self.thawed += self.steady.thaw()
+            self.lively += self.thawed
         return self.lively
 
     def starting(self) -> list[Course]:

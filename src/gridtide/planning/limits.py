@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,15 +125,13 @@ class _Quota:
 class Limits:
     """Room that is left; it shrinks with everything that is taken. One object for all groups of a cycle."""
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, held: Mapping[GroupName, int] | None = None) -> None:
+        """``held``: what :func:`holding` says of all workers, if it is known already."""
         self._evidence = evidence
         self.budgets = accounts_of(evidence)
         self._quotas = {cloud: _measure(evidence, cloud) for cloud in sorted(evidence.snapshot.clouds)}
         self._allowed: dict[tuple[CloudName, Zone | None, str], int] = {}
-        self.counts: dict[GroupName, int] = {}
-        for worker in evidence.snapshot.workers.values():
-            if worker.state in HOLDS_MACHINE:
-                self.counts[worker.group] = self.counts.get(worker.group, 0) + 1
+        self.counts: dict[GroupName, int] = dict(holding(evidence.snapshot.workers.values()) if held is None else held)
         self.maximum: dict[GroupName, int] = {
             name: maximum_of(group, evidence) for name, group in evidence.rules.groups.items()
         }
@@ -279,6 +278,11 @@ class Limits:
         """When the breaker may let it pass again."""
         health = self._evidence.cloud(offering.cloud).health or {}
         return [entry.until for (_, shape), entry in health.items() if shape == offering.shape.name]
+
+
+def holding(workers: Iterable[Worker]) -> Counter[GroupName]:
+    """How many of each group may have a machine."""
+    return Counter(worker.group for worker in workers if worker.state in HOLDS_MACHINE)
 
 
 def maximum_of(group: GroupRules, evidence: Evidence) -> int:
