@@ -164,9 +164,7 @@ def _as_wished(aim: Aim, outlook: Outlook, wishes: Wishes) -> Aim:
     return aim
 
 
-def _work(
-    group: GroupRules, lively: Iterable[Course], jobs: int, used: Resources, evidence: Evidence
-) -> Work | None:
+def _work(group: GroupRules, lively: Iterable[Course], jobs: int, used: Resources, evidence: Evidence) -> Work | None:
     """``jobs`` and ``used`` are those of the steady workers."""
     demand = fresh(evidence.queue(group.queue).demand)
     if demand is None or evidence.queue_nodes_started(group.queue) is None:

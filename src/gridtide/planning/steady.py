@@ -40,7 +40,7 @@ class Steady:
     """How many are of this shape."""
     jobs: int = 0
     """How many they run."""
-    used: Resources = Resources()
+    used: Resources = field(default_factory=Resources)
     """What these jobs use."""
     older: int = 0
     """How many are of another generation than the group's present one."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 
 from gridtide.model.actions import TerminateStray
 from gridtide.model.demand import NodeState
-from gridtide.model.ids import GroupName, WorkerId
+from gridtide.model.ids import WorkerId
 from gridtide.model.machines import Machine, MachineState
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.workers import WorkerState
