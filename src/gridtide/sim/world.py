@@ -178,6 +178,8 @@ class SimulatedWorld:
     async def _report(self) -> None:
         """All machines report at the same moment: one event of the loop, not one for each of them."""
         nodes = self._queue.batch.nodes
+        # A worker that is gone by now, or a service that is busy, loses a sign of life and nothing else.
+        lost = contextlib.suppress(GridtideError)
         while True:
             await asyncio.sleep(self._heartbeat)
             self._queue.catch_up()
@@ -193,8 +195,7 @@ class SimulatedWorld:
                     self._alone_since.pop(worker, None)
                 load = 1.0 - node.free[0] / node.total.cores if node.total.cores else 0.0
                 leaves = node.draining or node.own_will
-                # A worker that is gone by now, or a service that is busy, loses a sign of life and nothing else.
-                with contextlib.suppress(GridtideError):
+                with lost:
                     await service.alive(worker, load=load, running=len(node.jobs), draining=leaves)
 
     def _alone(self, worker: WorkerId) -> None:
