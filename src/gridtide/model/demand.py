@@ -90,10 +90,10 @@ class Node:
     """
 
     @property
-    def used(self) -> Resources:
-        """What jobs have taken; none of what is free beyond the total."""
+    def used(self) -> tuple[int, int, int, int]:
+        """Cores, memory, disk and GPUs that jobs have taken; none of what is free beyond the total."""
         total, free = self.total, self.free
-        return Resources(
+        return (
             max(total.cores - free.cores, 0),
             max(total.memory - free.memory, 0),
             max(total.disk - free.disk, 0),

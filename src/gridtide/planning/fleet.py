@@ -16,6 +16,7 @@ from gridtide.model.rules import GroupRules, Wishes
 from gridtide.model.snapshot import GroupMemory
 from gridtide.model.workers import WorkerState
 from gridtide.planning.evidence import Evidence
+from gridtide.planning.fitting import Amount, plus
 from gridtide.planning.lifecycle import Course
 from gridtide.planning.limits import Offering, maximum_of, minimum_of, offerings
 from gridtide.planning.policies import Aim, Outlook, Pulse, Work, policy_of
@@ -164,7 +165,7 @@ def _as_wished(aim: Aim, outlook: Outlook, wishes: Wishes) -> Aim:
     return aim
 
 
-def _work(group: GroupRules, lively: Iterable[Course], jobs: int, used: Resources, evidence: Evidence) -> Work | None:
+def _work(group: GroupRules, lively: Iterable[Course], jobs: int, used: Amount, evidence: Evidence) -> Work | None:
     """``jobs`` and ``used`` are those of the steady workers."""
     demand = fresh(evidence.queue(group.queue).demand)
     if demand is None or evidence.queue_nodes_started(group.queue) is None:
@@ -175,8 +176,8 @@ def _work(group: GroupRules, lively: Iterable[Course], jobs: int, used: Resource
     for course in lively:
         for node in course.seen.nodes if course.seen is not None else ():
             if node.running:
-                jobs, used = jobs + node.running, used.plus(node.used)
-    return Work(jobs, used, waiting)
+                jobs, used = jobs + node.running, plus(used, node.used, 1)
+    return Work(jobs, Resources(*used), waiting)
 
 
 def _boot(group: GroupRules, evidence: Evidence) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from gridtide.model.ids import CloudName, GroupName, ShapeName, WorkerId
 from gridtide.model.reasons import Reason
@@ -19,11 +19,14 @@ from gridtide.model.rules import SiteRules
 from gridtide.model.snapshot import Snapshot
 from gridtide.model.workers import Worker
 from gridtide.planning.evidence import Evidence
+from gridtide.planning.fitting import Amount, plus
 from gridtide.planning.lifecycle import Course, follow
 from gridtide.planning.limits import holding
 from gridtide.planning.sightings import Listed, Sightings
 
 K = TypeVar("K")
+
+_NOTHING: Final[Amount] = (0, 0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -40,7 +43,7 @@ class Steady:
     """How many are of this shape."""
     jobs: int = 0
     """How many they run."""
-    used: Resources = field(default_factory=Resources)
+    used: Amount = _NOTHING
     """What these jobs use."""
     older: int = 0
     """How many are of another generation than the group's present one."""
@@ -67,7 +70,7 @@ class Steady:
         """All of them, to be decided about; none is left."""
         courses = list(self.courses.values())
         self.courses, self.why, self.heard = {}, {}, float("inf")
-        self.jobs, self.used, self.older = 0, Resources(), 0
+        self.jobs, self.used, self.older = 0, _NOTHING, 0
         for counter in (self.rooms, self.machines, self.shapes):
             counter.clear()
         return courses
@@ -102,7 +105,7 @@ class Steady:
             return
         node = seen.nodes[0]
         self.jobs += node.running * number
-        self.used = self.used.plus(node.used) if number > 0 else self.used.minus(node.used)
+        self.used = plus(self.used, node.used, number)
         if not worker.single_use:
             _add(self.rooms, (worker.shape.name, node.free), number)
 
