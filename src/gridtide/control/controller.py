@@ -177,7 +177,7 @@ class Controller:
             started=self._started,
             queues=self._observer.queue_views(now),
             clouds=self._observer.cloud_views(now, self._breakers),
-            workers=dict(fleet.workers),
+            workers=fleet.view(),
             heartbeats=dict(fleet.heartbeats),
             wishes=dict(fleet.wishes),
             memory=self._memory,

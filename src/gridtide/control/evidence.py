@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
+from typing import Final
 
 from gridtide.model.demand import Demand, Nodes, NodeState
-from gridtide.model.ids import CloudName, QueueName
+from gridtide.model.ids import CloudName, QueueName, WorkerId
 from gridtide.model.machines import Machines
 from gridtide.model.readings import Fresh, Missing, Reading, Stale, Unconfirmed, last_known
 from gridtide.model.snapshot import Snapshot
 from gridtide.store.ports import Json
+
+_RUNNING: Final[attrgetter[int]] = attrgetter("running")
+_STATE: Final[attrgetter[NodeState]] = attrgetter("state")
+_WORKER: Final[attrgetter[WorkerId | None]] = attrgetter("worker")
 
 
 def quality(reading: Reading[object]) -> str:
@@ -59,8 +65,8 @@ def of_queue(snapshot: Snapshot, name: QueueName) -> Mapping[str, Json]:
         demand["waiting"] = sum(row.count for row in rows.value)
     if listed is not None:
         nodes["nodes"] = len(listed.value)
-        nodes["running"] = sum(node.running for node in listed.value)
-        nodes["drained"] = sum(node.state is NodeState.DRAINED for node in listed.value)
+        nodes["running"] = sum(map(_RUNNING, listed.value))
+        nodes["drained"] = list(map(_STATE, listed.value)).count(NodeState.DRAINED)
     return {f"{name}: demand": demand, f"{name}: nodes": nodes}
 
 
@@ -73,5 +79,5 @@ def of_cloud(snapshot: Snapshot, name: CloudName) -> Mapping[str, Json]:
     listed: Fresh[Machines] | None = last_known(view.machines)
     if listed is not None:
         machines["machines"] = len(listed.value)
-        machines["foreign"] = sum(machine.worker is None for machine in listed.value)
+        machines["foreign"] = list(map(_WORKER, listed.value)).count(None)
     return {f"{name}: machines": machines}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from gridtide.control.boots import key_of
 from gridtide.control.lease import LeaseKeeper
@@ -40,6 +41,7 @@ class Fleet:
         self.ledger = Ledger()
         self._led_since = float("inf")
         self._by_state: dict[WorkerState, dict[WorkerId, Worker]] = {state: {} for state in WorkerState}
+        self._view: Mapping[WorkerId, Worker] | None = None
 
     async def load(self, now: float) -> None:
         """Read everything anew, at the beginning of a lead.
@@ -48,7 +50,7 @@ class Fleet:
         answered: if the queue never heard of it, it lists the worker as draining, and that is then believed.
         """
         async with self._lock:
-            self.workers = {}
+            self.workers, self._view = {}, None
             self._by_state = {state: {} for state in WorkerState}
             for worker in await self._store.workers():
                 self._put(worker)
@@ -67,6 +69,12 @@ class Fleet:
             return self.workers[worker]
         except KeyError:
             raise NotFound(f"no worker {worker}", remedy="`gridtide workers` lists them") from None
+
+    def view(self) -> Mapping[WorkerId, Worker]:
+        """The workers as they are now, in a mapping that stays so: the same one until a worker changes."""
+        if self._view is None:
+            self._view = MappingProxyType(dict(self.workers))
+        return self._view
 
     def in_state(self, state: WorkerState) -> Mapping[WorkerId, Worker]:
         """Those that are in it, without a look at the others."""
@@ -140,6 +148,7 @@ class Fleet:
                 pass
 
     def _put(self, worker: Worker) -> None:
+        self._view = None
         before = self.workers.get(worker.id)
         if before is not None and before.state is not worker.state:
             del self._by_state[before.state][worker.id]

@@ -46,7 +46,9 @@ class Recorder:
         """``known_strays``: those whose end is on record already."""
         self._snapshot = snapshot
         self._rules = rules
-        self._workers = dict(workers)
+        self._workers = workers
+        self._moved: dict[WorkerId, Worker] = {}
+        """Those of them that this record changes, as they will be."""
         self._now = now
         self._new_id = new_id
         self._known_strays = known_strays
@@ -64,7 +66,8 @@ class Recorder:
                 if not self._move(worker, WorkerState.JOINED, WorkerState.DRAINING, reason):
                     self.record.drain_again.append(worker)
             case Undrain(worker, reason):
-                state = self._workers[worker].state if worker in self._workers else WorkerState.GONE
+                known = self._get(worker)
+                state = WorkerState.GONE if known is None else known.state
                 if self._move(worker, state, WorkerState.JOINED, reason):
                     self.record.undrain.append(worker)
             case Terminate(worker, before, reason):
@@ -72,6 +75,9 @@ class Recorder:
                     self._move(worker, before, WorkerState.TERMINATING, reason)
             case TerminateStray():
                 self._stray(action)
+
+    def _get(self, name: WorkerId) -> Worker | None:
+        return self._moved.get(name) or self._workers.get(name)
 
     def _launch(self, action: Launch) -> None:
         evidence = self._evidence(action.group, action.cloud)
@@ -90,7 +96,7 @@ class Recorder:
                 reason=action.reason,
                 image=self._rules.groups[action.group].image,
             )
-            self._workers[worker.id] = worker
+            self._moved[worker.id] = worker
             self.record.changes += [
                 AddWorker(worker),
                 event_of(worker, actor="controller", now=self._now, evidence=evidence),
@@ -104,7 +110,7 @@ class Recorder:
         reason: Reason,
         machine: MachineId | None = None,
     ) -> bool:
-        worker = self._workers.get(name)
+        worker = self._get(name)
         if worker is None or worker.state is not before:
             return False
         if before is after:
@@ -112,7 +118,7 @@ class Recorder:
         if not may(before, after):
             return False
         next_worker = replace(moved(worker, after, reason, self._now), machine=machine or worker.machine)
-        self._workers[name] = next_worker
+        self._moved[name] = next_worker
         self.record.changes += [
             UpdateWorker(before, next_worker),
             event_of(
@@ -131,8 +137,8 @@ class Recorder:
     def _learn(self, worker: Worker, machine: MachineId | None) -> bool:
         """Its machine, found by its tag after the cloud's answer was missed."""
         if machine is not None:
-            self._workers[worker.id] = replace(worker, machine=machine)
-            self.record.changes.append(UpdateWorker(worker.state, self._workers[worker.id]))
+            self._moved[worker.id] = replace(worker, machine=machine)
+            self.record.changes.append(UpdateWorker(worker.state, self._moved[worker.id]))
         return machine is not None
 
     def _stray(self, action: TerminateStray) -> None:

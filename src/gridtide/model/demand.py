@@ -89,5 +89,16 @@ class Node:
     nodes have few kinds. None: no row that names kinds runs on it.
     """
 
+    @property
+    def used(self) -> tuple[int, int, int, int]:
+        """Cores, memory, disk and GPUs that jobs have taken; none of what is free beyond the total."""
+        total, free = self.total, self.free
+        return (
+            max(total.cores - free.cores, 0),
+            max(total.memory - free.memory, 0),
+            max(total.disk - free.disk, 0),
+            max(total.gpus - free.gpus, 0),
+        )
+
 
 Nodes = tuple[Node, ...]

@@ -44,6 +44,16 @@ def less(have: Amount, want: Amount, number: int) -> Amount:
     )
 
 
+def plus(have: Amount, more: Amount, number: int) -> Amount:
+    """``have`` and ``number`` times ``more``, which may be below 0."""
+    return (
+        have[0] + more[0] * number,
+        have[1] + more[1] * number,
+        have[2] + more[2] * number,
+        have[3] + more[3] * number,
+    )
+
+
 @dataclass(slots=True)
 class Load:
     """Waiting jobs with the same needs and the same offers, and how many of them still want a place."""
@@ -156,8 +166,10 @@ class Bin:
         )
 
 
-def place(loads: Iterable[Load], bins: Iterable[Bin], stage: str) -> list[Bin]:
+def place(loads: Sequence[Load], bins: list[Bin], stage: str) -> list[Bin]:
     """Give the loads a place in the bins, in the order of the loads. Returns the bins as they are afterwards."""
+    if not any(load.left for load in loads):
+        return bins
     shelves = Shelves(bins)
     for load in loads:
         if load.left:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from gridtide.model.actions import Action, Launch, Terminate
 from gridtide.model.boots import BootKey
-from gridtide.model.demand import Node, NodeState
+from gridtide.model.demand import NodeState
 from gridtide.model.ids import WorkerId
 from gridtide.model.readings import fresh
 from gridtide.model.reasons import Cause, Reason
@@ -16,6 +16,7 @@ from gridtide.model.rules import GroupRules, Wishes
 from gridtide.model.snapshot import GroupMemory
 from gridtide.model.workers import WorkerState
 from gridtide.planning.evidence import Evidence
+from gridtide.planning.fitting import Amount, plus
 from gridtide.planning.lifecycle import Course
 from gridtide.planning.limits import Offering, maximum_of, minimum_of, offerings
 from gridtide.planning.policies import Aim, Outlook, Pulse, Work, policy_of
@@ -47,6 +48,8 @@ class Fleet:
     """Those that run jobs as before, counted together."""
     offers: list[Offering]
     waiting: int | None
+    thawed: list[Course] = field(default_factory=list)
+    """Those of the lively ones that were steady."""
     launches: list[Launch] = field(default_factory=list)
     recalled: int = 0
     drained: list[Reason] = field(default_factory=list)
@@ -70,7 +73,8 @@ class Fleet:
     def courses(self) -> list[Course]:
         """All its workers, to be decided about: from now on they are all looked at one by one."""
         if self.steady:
-            self.lively += self.steady.thaw()
+            self.thawed += self.steady.thaw()
+            self.lively += self.thawed
         return self.lively
 
     def starting(self) -> list[Course]:
@@ -117,7 +121,8 @@ def fleet_of(group: GroupRules, lively: list[Course], evidence: Evidence, steady
         waiting = sum(row.count for row in rows)
     steady = Steady() if steady is None else steady
     usable = [course for course in lively if course.usable and course.state is WorkerState.JOINED]
-    mine, others = tuple(lively), steady.courses  # as they are now: an outlook tells the same after a thaw
+    # As they are now: an outlook tells the same after a thaw.
+    mine, others, jobs, used = tuple(lively), steady.courses, steady.jobs, steady.used
     outlook = Outlook(
         now=evidence.now,
         waiting=waiting,
@@ -127,7 +132,7 @@ def fleet_of(group: GroupRules, lively: list[Course], evidence: Evidence, steady
         minimum=minimum_of(group, evidence),
         maximum=maximum_of(group, evidence),
         pulses=lambda: tuple(_pulse(course, evidence) for course in sorted([*usable, *others.values()], key=_by_id)),
-        work=lambda: _work(group, [*mine, *others.values()], evidence),
+        work=lambda: _work(group, mine, jobs, used, evidence),
         boot=_boot(group, evidence),
     )
     aim = _as_wished(policy_of(group.policy).aim(outlook), outlook, evidence.wishes(group.name))
@@ -160,26 +165,19 @@ def _as_wished(aim: Aim, outlook: Outlook, wishes: Wishes) -> Aim:
     return aim
 
 
-def _work(group: GroupRules, courses: list[Course], evidence: Evidence) -> Work | None:
+def _work(group: GroupRules, lively: Iterable[Course], jobs: int, used: Amount, evidence: Evidence) -> Work | None:
+    """``jobs`` and ``used`` are those of the steady workers."""
     demand = fresh(evidence.queue(group.queue).demand)
     if demand is None or evidence.queue_nodes_started(group.queue) is None:
         return None
     waiting = sum(
         row.count * max(row.need.cores, 1) for row in demand.value if any(name == group.name for name, _ in row.runs_on)
     )
-    nodes = [node for course in courses if course.seen is not None for node in course.seen.nodes if node.running]
-    return Work(sum(node.running for node in nodes), _used(nodes), waiting)
-
-
-def _used(nodes: Iterable[Node]) -> Resources:
-    cores = memory = disk = gpus = 0
-    for node in nodes:
-        total, free = node.total, node.free
-        cores += max(total.cores - free.cores, 0)
-        memory += max(total.memory - free.memory, 0)
-        disk += max(total.disk - free.disk, 0)
-        gpus += max(total.gpus - free.gpus, 0)
-    return Resources(cores, memory, disk, gpus)
+    for course in lively:
+        for node in course.seen.nodes if course.seen is not None else ():
+            if node.running:
+                jobs, used = jobs + node.running, plus(used, node.used, 1)
+    return Work(jobs, Resources(*used), waiting)
 
 
 def _boot(group: GroupRules, evidence: Evidence) -> float | None:

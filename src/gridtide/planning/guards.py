@@ -7,16 +7,17 @@ Such an answer is complete and well formed, so only its contrast to the last one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Sequence
+from operator import attrgetter
 from typing import Final, TypeVar
 
-from gridtide.model.demand import Demand, Nodes, NodeState
-from gridtide.model.ids import WorkerId
-from gridtide.model.machines import Machines, MachineState
+from gridtide.model.demand import Demand, Node, Nodes, NodeState
+from gridtide.model.ids import MachineId, WorkerId
+from gridtide.model.machines import Machine, Machines, MachineState
 from gridtide.model.readings import Fresh, Reading, Unconfirmed, last_known
 
 T = TypeVar("T")
-K = TypeVar("K", bound=str)
+K = TypeVar("K")
 
 CONFIRM_AFTER: Final = 2.0
 """Seconds between the starts of the doubtful answer and of the one that may confirm it. Smaller: both may come from the
@@ -25,6 +26,10 @@ same broken moment of the source. Larger: a real change is acted on later."""
 SUDDENLY_NONE: Final = 10
 """From this many waiting jobs to none at all is doubted. Smaller: every short queue that runs empty, which happens all
 day, waits for a second reading. Larger: a queue without memory is believed, and idle workers (never busy ones) go."""
+
+_NAME: Final[attrgetter[str]] = attrgetter("name")
+_ID: Final[attrgetter[MachineId]] = attrgetter("id")
+_OVER: Final = (MachineState.ENDING, MachineState.GONE)
 
 Doubt = Callable[[T, T], str | None]
 """(what was believed, what is answered) -> what is implausible about it, or None."""
@@ -57,15 +62,13 @@ def believe_nodes(
     """Nodes that vanish in numbers are doubted. ``leaving`` are workers that are being ended: theirs may vanish."""
 
     def doubt(last: Nodes, now: Nodes) -> str | None:
-        listed = {node.name for node in now}
-        if all(node.name in listed for node in last):
+        listed = set(map(_NAME, now))
+        if listed.issuperset(map(_NAME, last)):
             return None
-        staying = {
-            node.name: node.running > 0
-            for node in last
-            if node.worker not in leaving and (node.state is not NodeState.DRAINED or node.running > 0)
-        }
-        return _vanished(staying, listed, "node")
+        return _vanished(last, lambda node: node.name not in listed, stays, lambda node: node.running > 0, "node")
+
+    def stays(node: Node) -> bool:
+        return node.worker not in leaving and (node.state is not NodeState.DRAINED or node.running > 0)
 
     return believe(before, answer, doubt)
 
@@ -76,16 +79,13 @@ def believe_machines(
     """Machines that vanish in numbers are doubted. ``leaving`` are workers that are being ended: theirs may vanish."""
 
     def doubt(last: Machines, now: Machines) -> str | None:
-        listed = {machine.id for machine in now}
-        if all(machine.id in listed for machine in last):
+        listed = set(map(_ID, now))
+        if listed.issuperset(map(_ID, last)):
             return None
-        over = (MachineState.ENDING, MachineState.GONE)
-        staying = {
-            machine.id: machine.state is MachineState.RUNNING
-            for machine in last
-            if machine.worker not in leaving and machine.state not in over
-        }
-        return _vanished(staying, listed, "machine")
+        return _vanished(last, lambda machine: machine.id not in listed, stays, _runs, "machine")
+
+    def stays(machine: Machine) -> bool:
+        return machine.worker not in leaving and machine.state not in _OVER
 
     return believe(before, answer, doubt)
 
@@ -106,11 +106,20 @@ def believe_demand(before: Reading[Demand], answer: Fresh[Demand]) -> Reading[De
     return believe(before, answer, doubt)
 
 
-def _vanished(staying: Mapping[K, bool], now: Container[K], noun: str) -> str | None:
-    """``staying`` says of each that should still be there whether it was at work."""
-    missing = [name for name in staying if name not in now]
-    many = len(missing) >= 2 and 2 * len(missing) > len(staying)
-    all_at_work = len(missing) == len(staying) and any(staying.values())
+def _runs(machine: Machine) -> bool:
+    return machine.state is MachineState.RUNNING
+
+
+def _vanished(
+    last: Sequence[K], gone: Callable[[K], bool], stays: Callable[[K], bool], works: Callable[[K], bool], noun: str
+) -> str | None:
+    """What there is to doubt, where some of ``last`` are gone. ``stays``: whether one should still be there."""
+    missing = sum(stays(each) for each in last if gone(each))
+    if not missing:
+        return None
+    staying = [each for each in last if stays(each)]
+    many = missing >= 2 and 2 * missing > len(staying)
+    all_at_work = missing == len(staying) and any(works(each) for each in staying)
     if many or all_at_work:
-        return f"{len(missing)} of {len(staying)} {noun}s are suddenly not listed"
+        return f"{missing} of {len(staying)} {noun}s are suddenly not listed"
     return None

@@ -14,7 +14,7 @@ from gridtide.planning.fleet import Fleet
 from gridtide.planning.limits import Limits, Offering
 from gridtide.planning.quotas import Contention, Quotas, Served, Standing
 from gridtide.planning.scaling import LAUNCHED, Outcome
-from gridtide.planning.spreading import spread_out
+from gridtide.planning.spreading import small_room, spread_out
 
 _Only = tuple[CloudName, GroupName]
 
@@ -33,15 +33,20 @@ class _Launcher:
     def launch(self, contended: Mapping[CloudName, Contention], only: _Only | None = None) -> int:
         """How many: for all loads within the fair parts, or one machine of one group in one cloud beyond its part."""
         if only is None and any(fleet.aim.spread > 1 for fleet in self.fleets.values()):
-            narrow = self._launch(spread_out(self._choices(), self.loads, self.fleets, self.limits), contended, None)
-            return narrow + self._launch(self._choices(), contended, None)
-        return self._launch(self._choices(), contended, only)
+            small = spread_out(self._choices(), self.loads, self.fleets, self.limits)
+            return self._launch(small, contended, small=True) + self._launch(self._choices(), contended)
+        return self._launch(self._choices(), contended, only=only)
 
     def _choices(self) -> list[Offering]:
         return [offer for fleet in self.fleets.values() for offer in fleet.offers]
 
     def _launch(
-        self, choices: Sequence[Offering], contended: Mapping[CloudName, Contention], only: _Only | None
+        self,
+        choices: Sequence[Offering],
+        contended: Mapping[CloudName, Contention],
+        *,
+        only: _Only | None = None,
+        small: bool = False,
     ) -> int:
         offers = self._offers(choices, only)
         launched = 0
@@ -50,6 +55,8 @@ class _Launcher:
             offer = offers[id(kind)][1]
             contention = contended.get(offer.cloud)
             room = self.limits.room(offer)
+            if small:
+                room = min(room, small_room(offer.cloud, self.fleets[offer.group], self.limits))
             if only is not None:
                 return min(room, 1 - launched)
             return room if contention is None else min(room, contention.room(offer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,24 +125,16 @@ class _Quota:
 class Limits:
     """Room that is left; it shrinks with everything that is taken. One object for all groups of a cycle."""
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, held: Mapping[GroupName, int] | None = None) -> None:
+        """``held``: what :func:`holding` says of all workers, if it is known already."""
         self._evidence = evidence
         self.budgets = accounts_of(evidence)
         self._quotas = {cloud: _measure(evidence, cloud) for cloud in sorted(evidence.snapshot.clouds)}
-        self._allowed: dict[tuple[CloudName, Zone | None, str], int] = {}
-        self.counts: dict[GroupName, int] = {}
-        uncalled: Counter[tuple[CloudName, Zone | None, str]] = Counter()  # the breaker does not know of these yet
-        for worker in evidence.snapshot.workers.values():
-            if worker.state in HOLDS_MACHINE:
-                self.counts[worker.group] = self.counts.get(worker.group, 0) + 1
-            if worker.state is WorkerState.INTENDED:
-                uncalled[(worker.cloud, worker.zone, worker.shape.name)] += 1
+        self._allowed = _allowed(evidence)
+        self.counts: dict[GroupName, int] = dict(holding(evidence.snapshot.workers.values()) if held is None else held)
         self.maximum: dict[GroupName, int] = {
             name: maximum_of(group, evidence) for name, group in evidence.rules.groups.items()
         }
-        for name, view in evidence.snapshot.clouds.items():
-            for (zone, shape), health in (view.health or {}).items():
-                self._allowed[(name, zone, shape)] = max(health.allowed - uncalled[(name, zone, shape)], 0)
         self._shares: dict[tuple[GroupName, CloudName], str] = {}
         self._refusals: dict[CloudName, Reason | None] = {}
 
@@ -282,6 +275,26 @@ class Limits:
         """When the breaker may let it pass again."""
         health = self._evidence.cloud(offering.cloud).health or {}
         return [entry.until for (_, shape), entry in health.items() if shape == offering.shape.name]
+
+
+def _allowed(evidence: Evidence) -> dict[tuple[CloudName, Zone | None, str], int]:
+    """How many launches may be tried where the cloud refuses; offers without an entry are not bounded."""
+    allowed = {
+        (name, zone, str(shape)): health.allowed
+        for name, view in evidence.snapshot.clouds.items()
+        for (zone, shape), health in (view.health or {}).items()
+    }
+    # The breaker hears of a launch when it is called: one that is only intended is on its way there.
+    for worker in evidence.snapshot.workers.values() if allowed else ():
+        key = (worker.cloud, worker.zone, str(worker.shape.name))
+        if worker.state is WorkerState.INTENDED and key in allowed:
+            allowed[key] = max(allowed[key] - 1, 0)
+    return allowed
+
+
+def holding(workers: Iterable[Worker]) -> Counter[GroupName]:
+    """How many of each group may have a machine."""
+    return Counter(worker.group for worker in workers if worker.state in HOLDS_MACHINE)
 
 
 def maximum_of(group: GroupRules, evidence: Evidence) -> int:

@@ -59,8 +59,8 @@ def plan(snapshot: Snapshot, rules: SiteRules) -> Plan:
 def _plan(snapshot: Snapshot, rules: SiteRules, past: Past) -> Plan:
     evidence, others = past.look(snapshot, rules)
     courses = {course.worker.id: course for course in others}
-    ended, spared = strays(evidence, courses, past.groups)
-    limits = Limits(evidence)
+    ended, spared = strays(evidence, courses, past.unknown)
+    limits = Limits(evidence, past.held(others))
     fleets = _fleets(evidence, courses, past)
     limits.maximum.update((name, fleet.maximum) for name, fleet in fleets.items())
     for fleet in fleets.values():
@@ -86,16 +86,14 @@ def _plan(snapshot: Snapshot, rules: SiteRules, past: Past) -> Plan:
         rollouts=MappingProxyType(rollouts),
         queue_memory=MappingProxyType({outcome.queue: outcome.memory for outcome in outcomes}),
     )
-    past.keep(courses.values(), evidence)
+    past.keep(courses, evidence)
     return decided
 
 
 def _with_thawed(courses: dict[WorkerId, Course], fleets: dict[GroupName, Fleet]) -> dict[WorkerId, Course]:
     """Those that scaling wanted to decide about as well, all by id."""
-    every = {course.worker.id: course for fleet in fleets.values() for course in fleet.lively}
-    if every.keys() <= courses.keys():
-        return courses
-    return dict(sorted({**courses, **every}.items()))
+    thawed = {course.worker.id: course for fleet in fleets.values() for course in fleet.thawed}
+    return dict(sorted({**courses, **thawed}.items())) if thawed else courses
 
 
 def _scale(

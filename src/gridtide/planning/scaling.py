@@ -80,12 +80,16 @@ def serve(queue: QueueName, fleets: list[Fleet], evidence: Evidence, limits: Lim
     judged = trials.judge(demand, memory.trials, evidence.now)
     outcome = Outcome(queue, loads_of(judged.rows, judged.barred), None, memory=memory)
     outcome.ahead = [load for fleet in fleets if (load := _ahead_of(fleet)) is not None]
+    wanted = [*outcome.loads, *outcome.ahead]
+    if not wanted:
+        return outcome
     used = place(outcome.loads, supply.free_now(foreign, fleets), FREE)
     outcome.needed = _touched(used)
     if outcome.ahead:
         outcome.ready = _touched(place(outcome.ahead, used, FREE)) - outcome.needed
-    place([*outcome.loads, *outcome.ahead], supply.soon(fleets, evidence), SOON)
-    _recall_for([*outcome.loads, *outcome.ahead], fleets, evidence, limits)
+    if any(load.left for load in wanted):
+        place(wanted, supply.soon(fleets, evidence), SOON)
+        _recall_for(wanted, fleets, evidence, limits)
     return outcome
 
 

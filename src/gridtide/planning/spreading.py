@@ -4,6 +4,7 @@ jobs it runs."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from typing import Final
 
 from gridtide.model.ids import CloudName, GroupName
@@ -36,8 +37,7 @@ def spread_out(
             here = [offer for offer in mine if offer.cloud == cloud]
             for load in loads:
                 fit = [offer for offer in here if offer.key in load.runs_on]
-                free = fleet.aim.spread == 1 or _scarce(cloud, fleet, limits)
-                small = fit if free else _small(fit, largest)
+                small = fit if fleet.aim.spread == 1 else _small(fit, largest)
                 allowed.update((offer.cloud, offer.group, offer.shape.name) for offer in small)
     return [offer for offer in open_ if (offer.cloud, offer.group, offer.shape.name) in allowed]
 
@@ -63,10 +63,13 @@ def _per_core(offer: Offering) -> float:
     return offer.shape.price / max(offer.shape.resources.cores, 1)
 
 
-def _scarce(cloud: CloudName, fleet: Fleet, limits: Limits) -> bool:
-    """Whether machines are what the group may run out of."""
+def small_room(cloud: CloudName, fleet: Fleet, limits: Limits) -> int:
+    """How many machines may still be launched for being small, before machines are what the group may run out of."""
+    if fleet.aim.spread == 1:
+        return limits.group_room(fleet.rules.name)
     name = fleet.rules.name
-    if limits.counts.get(name, 0) * PLENTY >= limits.maximum[name]:
-        return True
+    room = ceil(limits.maximum[name] / PLENTY) - limits.counts.get(name, 0)
     machines = limits.capacity(cloud, "machines") if limits.bounded(cloud) else None
-    return machines is not None and limits.left(cloud, "machines") * PLENTY <= machines * (PLENTY - 1)
+    if machines is not None:
+        room = min(room, ceil(limits.left(cloud, "machines") - machines * (PLENTY - 1) / PLENTY))
+    return max(room, 0)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from gridtide.model.actions import TerminateStray
 from gridtide.model.demand import NodeState
-from gridtide.model.ids import GroupName, WorkerId
+from gridtide.model.ids import WorkerId
 from gridtide.model.machines import Machine, MachineState
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.workers import WorkerState
 from gridtide.planning.evidence import Evidence, count
 from gridtide.planning.lifecycle import Course
 from gridtide.planning.sightings import Listed
-from gridtide.planning.steady import Steady
 
 _NOTHING_TO_END = frozenset({MachineState.ENDING, MachineState.GONE})
 _RUNS_NOTHING = frozenset({MachineState.BROKEN, MachineState.STOPPED})
@@ -21,20 +20,19 @@ _WORKER_IS_OVER = frozenset({WorkerState.TERMINATING, WorkerState.GONE})
 
 
 def strays(
-    evidence: Evidence, courses: Mapping[WorkerId, Course], steady: Mapping[GroupName, Steady]
+    evidence: Evidence, courses: Mapping[WorkerId, Course], unknown: Set[WorkerId]
 ) -> tuple[list[TerminateStray], dict[WorkerId, Reason]]:
     """What to end, and why the others are left alone.
 
     A machine is made only after its worker is recorded, and the workers of the snapshot are newer than its readings:
     a tag that no worker carries is that of a worker which is gone, and whose join token is worthless. Should the
     store itself have been lost, the queues still list the workers: what a queue lists is left alone.
+
+    ``courses`` are the workers that need not have one machine each, ``unknown`` the tags that no worker carries.
     """
     ended: list[TerminateStray] = []
     spared: dict[WorkerId, Reason] = {}
-    unsettled = set(evidence.machines)
-    for group in steady.values():
-        unsettled.difference_update(group.courses)  # each has its one machine
-    for worker in sorted(unsettled):
+    for worker in sorted(unknown | (courses.keys() & evidence.machines.keys())):
         course = courses.get(worker)
         entries = evidence.machines[worker]
         if course is not None and len(entries) == 1 and entries[0].cloud == course.worker.cloud:

@@ -97,15 +97,18 @@ def remember(
 ) -> QueueMemory:
     """How the trials go on, after a fresh look at jobs and nodes."""
     looks: dict[str, _Look] = {}
-    rooms: list[_OfGroup | _OfOthers] = [*(_OfGroup(fleet, evidence) for fleet in fleets), _OfOthers(foreign)]
-    found: dict[TrialKey, Trial] = {}
     rows: dict[str, list[DemandRow]] = {}
     for row in demand:
         if row.count:
             rows.setdefault(row.label, []).append(row)
             before = looks.get(row.label, _Look(0, row.oldest_since))
             looks[row.label] = _Look(before.count + row.count, min(before.oldest_since, row.oldest_since))
-    for label in sorted({*rows, *(label for label, _ in memory.trials)}):
+    labels = sorted({*rows, *(label for label, _ in memory.trials)})
+    if not labels:
+        return QueueMemory()
+    rooms: list[_OfGroup | _OfOthers] = [*(_OfGroup(fleet, evidence) for fleet in fleets), _OfOthers(foreign)]
+    found: dict[TrialKey, Trial] = {}
+    for label in labels:
         for place in rooms:
             key = (label, place.who)
             room = place.room(rows.get(label, ()))

@@ -199,11 +199,12 @@ def _free_cores(fleet: Fleet) -> int:
     """Of workers that take jobs, and all of those on the way."""
     free = sum(_cores(course) for course in fleet.starting())
     free += sum(launch.count * launch.shape.resources.cores for launch in fleet.launches)
-    for course in fleet.usable():
+    free += sum(room.cores * number for (_, room), number in fleet.steady.rooms.items())
+    for course in fleet.usable_lively():
         seen = course.seen
         if seen is None:
             free += _cores(course)
-        elif seen.state is NodeState.ACCEPTING:
+        elif seen.state is NodeState.ACCEPTING and not (course.worker.single_use and seen.running):
             free += sum(node.free.cores for node in seen.nodes)
     return free
 

@@ -99,8 +99,6 @@ class BatchNode:
     """It drains for good, by itself: its only job was given."""
     silent_since: float | None = None
     dead: bool = False
-    changed: bool = True
-    """Since it was last looked at by :class:`~gridtide.sim.queue.SimulatedQueue`."""
 
     @property
     def open(self) -> bool:
@@ -132,6 +130,8 @@ class Batch:
     """Jobs that had to wait, ever."""
     turns: int = 0
     """How often a node became empty, or took the first job since."""
+    changed: dict[BatchNode, None] = field(default_factory=dict)
+    """Nodes that are other than when they were last looked at, in the order in which they became so."""
     _rooms: dict[tuple[str, Amount], dict[BatchNode, None]] = field(default_factory=dict)
     """Open nodes with room, by what they have free."""
     _ends: list[tuple[float, int, Job, int]] = field(default_factory=list)
@@ -253,7 +253,7 @@ class Batch:
             self.turns += 1
         node.jobs[job.order] = job
         node.idle_since = None
-        node.changed = True
+        self.changed[node] = None
         if node.single_use:
             node.own_will = True
         job.node, job.started, job.starts = node, at, job.starts + 1
@@ -288,7 +288,7 @@ class Batch:
             free[2] + given.disk,
             free[3] + given.gpus,
         )
-        node.changed = True
+        self.changed[node] = None
         if not node.jobs:
             node.idle_since = at
             self.turns += 1
@@ -360,6 +360,7 @@ class Batch:
         node.free = (total.cores, total.memory, total.disk, total.gpus)
         node.idle_since = at
         self.nodes[node.name] = node
+        self.changed[node] = None
         self._open_room(node)
         if self.waiting:
             self._fill(node, at)
@@ -367,12 +368,13 @@ class Batch:
     def drain(self, node: BatchNode) -> None:
         """It takes no new job."""
         self._close_room(node)
-        node.draining = node.changed = True
+        node.draining = True
+        self.changed[node] = None
 
     def undrain(self, node: BatchNode, at: float) -> None:
         """It takes jobs again."""
         node.draining = False
-        node.changed = True
+        self.changed[node] = None
         self._open_room(node)
         if self.waiting:
             self._fill(node, at)
@@ -383,7 +385,7 @@ class Batch:
         if node.silent_since is None:
             node.silent_since = at
         node.dead = node.dead or dead
-        node.changed = True
+        self.changed[node] = None
         if dead:
             for job in node.jobs.values():
                 self.on_lost(job, at)
@@ -393,7 +395,7 @@ class Batch:
         if node.dead or node.silent_since is None:
             return
         node.silent_since = None
-        node.changed = True
+        self.changed[node] = None
         self._open_room(node)
         if self.waiting:
             self._fill(node, at)
@@ -401,7 +403,8 @@ class Batch:
     def retire(self, node: BatchNode) -> None:
         """It takes no new job, of its own will and for good."""
         self._close_room(node)
-        node.own_will = node.changed = True
+        node.own_will = True
+        self.changed[node] = None
 
     def give_up(self, node: BatchNode, at: float) -> None:
         """What ran on a dead node waits again, before the younger jobs of its class."""
@@ -426,6 +429,7 @@ class Batch:
         if not node.dead:
             self.silence(node, at, dead=True)
         self.give_up(node, at)
+        self.changed.pop(node, None)
 
     def _start_what_fits(self, at: float) -> None:
         """After jobs have come back: any node may have room for them."""

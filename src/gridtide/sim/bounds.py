@@ -101,7 +101,7 @@ class _Packing:
         """Of the machines with room, one that ends no earlier than the job, but as soon as possible after it; else the
         one that ends last."""
         end = job.submit + job.runtime
-        start = bisect_left(self.rooms, end, key=lambda entry: entry[0])
+        start = bisect_left(self.rooms, (end,))
         for _, _, machine in self.rooms[start : start + _LOOKED_AT]:
             if _fits(machine.free, job):
                 return machine
@@ -119,11 +119,11 @@ class _Packing:
 
     def _list(self, machine: _Machine) -> None:
         self.number += 1
-        insort(self.rooms, (machine.ends, self.number, machine), key=lambda entry: entry[0])
+        insort(self.rooms, (machine.ends, self.number, machine))
         machine.listed = True
 
     def _unlist(self, machine: _Machine) -> None:
-        place = bisect_left(self.rooms, machine.ends, key=lambda entry: entry[0])
+        place = bisect_left(self.rooms, (machine.ends,))
         while self.rooms[place][2] is not machine:
             place += 1
         del self.rooms[place]
@@ -140,11 +140,13 @@ def clairvoyant(jobs: Sequence[TraceJob], shapes: Sequence[Shape], *, boot: floa
     ValueError when a job fits on no shape.
     """
     packing = _Packing(idle=boot)
+    cheapest: dict[tuple[int, ...], Shape] = {}
     for job in sorted(jobs, key=lambda each: (each.submit, -each.runtime)):
         packing.advance(job.submit)
         end = job.submit + job.runtime
         found = packing.best(job)
-        shape = _cheapest_for(job, shapes)
+        need = (job.cores, job.memory, job.disk, job.gpus)
+        shape = cheapest.get(need) or cheapest.setdefault(need, _cheapest_for(job, shapes))
         if found is not None:
             longer = max(0.0, end - found.ends) * found.shape.price
             if longer > (boot + job.runtime) * shape.price:

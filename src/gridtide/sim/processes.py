@@ -7,10 +7,10 @@ process's :mod:`gate <gridtide.sim.gate>`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from gridtide.clock import Clock, SystemClock
 from gridtide.control.api import AliveAnswer, JoinAnswer
@@ -72,9 +72,9 @@ class Door:
         with self._process.gate.visit():
             return await self._process.controller.join(worker, join_secret, worker_secret, host)
 
-    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> Coroutine[Any, Any, AliveAnswer]:
         """See SiteControl."""
-        return await self._process.controller.alive(worker, load=load, running=running, draining=draining)
+        return self._process.controller.alive(worker, load=load, running=running, draining=draining)
 
     async def done(self, worker: WorkerId, text: str) -> None:
         """See SiteControl."""

@@ -57,6 +57,9 @@ class SimulatedQueue:
         self._clock = clock
         self._admitted: dict[WorkerId, tuple[str, bool]] = {}
         self._views: dict[str, Node] = {}
+        """Of all nodes, in the order in which they came."""
+        self._silent: dict[str, BatchNode] = {}
+        """Those of which there is no news."""
         self._runs_on: dict[JobClass, frozenset[OfferKey]] = {}
         self._offers: tuple[Offer, ...] = ()
         self._news = (0, 0, 0)
@@ -81,7 +84,8 @@ class SimulatedQueue:
         now = await self._begin(QueueCall.NODES)
         if self._last_nodes is not None and self.faults.strike(QueueFault.STALE, QueueCall.NODES):
             return self._last_nodes
-        nodes = tuple([self._view(node, now) for node in self.batch.nodes.values()])
+        self._look(now)
+        nodes = tuple(self._views.values())
         self._last_nodes = () if self.faults.strike(QueueFault.EMPTY, QueueCall.NODES) else nodes
         return self._last_nodes
 
@@ -112,6 +116,7 @@ class SimulatedQueue:
         for worker in workers:
             self._admitted.pop(worker, None)
             self._views.pop(worker, None)
+            self._silent.pop(worker, None)
             if (node := self.batch.nodes.get(worker)) is not None:
                 self.batch.remove(node, now)
         await reach()
@@ -217,19 +222,21 @@ class SimulatedQueue:
             )
         return DemandRow(need, len(jobs), jobs[0].submitted, runs_on, _label(kind, need), kind.walltime)
 
-    def _view(self, node: BatchNode, now: float) -> Node:
-        known = self._views.get(node.name)
-        if node.silent_since is not None:
-            known = known or _seen(node)
-            lost = now >= node.silent_since + self.contact_timeout
-            if lost and known.state is not NodeState.UNAVAILABLE:
-                known = replace(known, state=NodeState.UNAVAILABLE, running=0)
-            self._views[node.name] = known
-            return known
-        if known is None or node.changed:
-            known = self._views[node.name] = _seen(node)
-            node.changed = False
-        return known
+    def _look(self, now: float) -> None:
+        """At the nodes that have changed, and at those that are silent: of these no more is seen than before, until
+        they have been so for too long."""
+        for node in self.batch.changed:
+            if node.silent_since is None:
+                self._views[node.name] = _seen(node)
+                self._silent.pop(node.name, None)
+            else:
+                self._views.setdefault(node.name, _seen(node))
+                self._silent[node.name] = node
+        self.batch.changed.clear()
+        for name, node in self._silent.items():
+            lost = node.silent_since is not None and now >= node.silent_since + self.contact_timeout
+            if lost and self._views[name].state is not NodeState.UNAVAILABLE:
+                self._views[name] = replace(self._views[name], state=NodeState.UNAVAILABLE, running=0)
 
 
 def _seen(node: BatchNode) -> Node:

@@ -104,6 +104,8 @@ class SimulatedWorld:
                 self._queue.heal(worker)
 
     def _cut_off(self, worker: WorkerId, cloud: CloudName) -> bool:
+        if not self._partitions:
+            return False
         return any(each.cloud in (None, cloud) and each.behind(worker) for each in self._partitions)
 
     # --- machines come and go
@@ -176,6 +178,8 @@ class SimulatedWorld:
     async def _report(self) -> None:
         """All machines report at the same moment: one event of the loop, not one for each of them."""
         nodes = self._queue.batch.nodes
+        # A worker that is gone by now, or a service that is busy, loses a sign of life and nothing else.
+        lost = contextlib.suppress(GridtideError)
         while True:
             await asyncio.sleep(self._heartbeat)
             self._queue.catch_up()
@@ -187,12 +191,12 @@ class SimulatedWorld:
                 if service is None or self._cut_off(worker, cloud):
                     self._alone(worker)
                     continue
-                self._alone_since.pop(worker, None)
-                # A worker that is gone by now, or a service that is busy, loses a sign of life and nothing else.
-                with contextlib.suppress(GridtideError):
-                    running = len(node.jobs)
-                    load = 1.0 - node.free[0] / node.total.cores if node.total.cores else 0.0
-                    await service.alive(worker, load=load, running=running, draining=node.draining or node.own_will)
+                if self._alone_since:
+                    self._alone_since.pop(worker, None)
+                load = 1.0 - node.free[0] / node.total.cores if node.total.cores else 0.0
+                leaves = node.draining or node.own_will
+                with lost:
+                    await service.alive(worker, load=load, running=len(node.jobs), draining=leaves)
 
     def _alone(self, worker: WorkerId) -> None:
         """It reaches no service. After its lease it takes no new job, as it promised when it joined."""

@@ -241,7 +241,7 @@ class GroupSettings(SiteModel):
         description="Its weight beside other groups where a cloud's quota does not hold what all of them want: with 2 "
         "it may use twice as much as a group with 1.",
     )
-    policy: AnyPolicy = written({"type": "queue"}, description="How many workers there should be.")
+    policy: AnyPolicy = written({"type": "tide"}, description="How many workers there should be.")
     join_deadline: Annotated[float | None, BeforeValidator(_deadline), _DEADLINE_SCHEMA] = written(
         "auto",
         description='A worker that has not joined by then is given up. "auto": three times as long as machines usually '

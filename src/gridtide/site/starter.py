@@ -41,7 +41,7 @@ clouds = ["local"]               # in order: the next one when the first is full
 shapes = ["small"]
 minimum = 0
 maximum = 4
-policy = { type = "queue", idle_for = "1 min" }   # also: tide, elastiq, per_job, fixed, load, schedule
+policy = { type = "tide", idle_for = "1 min" }    # also: queue, elastiq, per_job, fixed, load, schedule
 """)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -205,10 +205,13 @@ class Sequel(Dice):
         """The same site a little later, with some of it changed."""
         drawn = self.snapshot()
         now = before.now + self.choice([0.0, 1.0, 1.0, 30.0, 30.0, 400.0])
-        workers = {**before.workers, **(drawn.workers if self.rarely() else {})}
+        workers = before.workers  # the controller has the same mapping, too, for as long as no worker changes
+        if self.rarely():
+            workers = {**workers, **drawn.workers}
         if self.rarely() and workers:
-            del workers[self.choice([*workers])]
-        self.held = workers
+            left = self.choice([*workers])
+            workers = {name: entry for name, entry in workers.items() if name != left}
+        self.held = dict(workers)
         beats = {name: Heartbeat(now, self.few(), 0.5, draining=False) for name in workers if self.few()}
         return replace(
             before,
@@ -248,10 +251,12 @@ def with_budget(dice: Sequel, snapshots: list[Snapshot], rules: SiteRules) -> tu
         shape = replace(entry.shape, price=0.1 * entry.shape.resources.cores)
         return priced.setdefault(id(entry), replace(entry, shape=shape))
 
-    dear = [
-        replace(each, workers={name: price(entry) for name, entry in each.workers.items()}, ended_costs={})
-        for each in snapshots
-    ]
+    sets: dict[int, dict[WorkerId, Worker]] = {}
+
+    def of(workers: Mapping[WorkerId, Worker]) -> Mapping[WorkerId, Worker]:
+        return sets.setdefault(id(workers), {name: price(entry) for name, entry in workers.items()})
+
+    dear = [replace(each, workers=of(each.workers), ended_costs={}) for each in snapshots]
     clouds = {name: replace(each, budget=Budget(0.0, HOUR)) for name, each in rules.clouds.items()}
     accounts = accounts_of(Evidence(dear[0], replace(rules, clouds=clouds)))
     most = {name: max(account.totals(LOOK_AHEAD).values()) for name, account in accounts.items()}

@@ -413,6 +413,34 @@ def test_a_small_maximum_is_not_used_up_by_small_machines() -> None:
     assert launched(2, 100, Quota(cores=8)) == ["launch 2 grid private one demand"]
 
 
+def test_small_machines_take_a_quarter_of_the_maximum_at_once_and_no_more() -> None:
+    """Else those jobs would keep all machines that there may be, and the others wait for as long."""
+
+    def launched(jobs: int, quota: Quota | None = None, maximum: int = 4) -> list[str]:
+        rules = site(group(shapes=("large", "small", "one"), maximum=maximum, policy=TIDE), quota=quota)
+        return brief(tide_site(rules=rules, demand=[row(jobs, runs_on=EVERY)]).actions())
+
+    few = ["launch 2 grid private one demand", "launch 2 grid private small demand"]
+    many = ["launch 2 grid private small demand", "launch 2 grid private large demand"]
+    assert sorted(launched(6)) == sorted(few)
+    assert sorted(launched(20)) == sorted(many)
+    assert sorted(launched(20, Quota(machines=4), maximum=100)) == sorted(many)
+    assert launched(20, maximum=100) == ["launch 10 grid private small demand"]
+
+
+def test_what_runs_one_job_and_leaves_has_no_room_that_may_be_wanted() -> None:
+    """A worker of a policy that the group had before."""
+    once = replace(worker("once", shape=LARGE), single_use=True)
+    idle = [worker(f"w{number}", shape=ONE) for number in range(2)]
+    nodes = [
+        node("once", running=1, total=LARGE.resources, free=Resources(7, 7168)),
+        *(node(f"w{number}", idle_since=NOW - WORTH_KEEPING, total=ONE.resources) for number in range(2)),
+    ]
+    for wanted, drained in ((1.0, []), (0.5, ["drain w0 idle"])):
+        world = tide_site(workers=[once, *idle], nodes=nodes, memory=level(far=wanted, mean=1.0))
+        assert brief(world.actions()) == drained
+
+
 def test_larger_machines_serve_where_the_small_ones_are_refused() -> None:
     closed = OfferHealth(0, NOW + 60, "no capacity")
     world = tide_site(health={(None, "one"): closed}, demand=[row(2, runs_on=EVERY)])

@@ -119,6 +119,7 @@ class TinySite:
         self.machines: dict[MachineId, RealMachine] = {}
         self.nodes: dict[WorkerId, RealNode] = {}
         self.workers: dict[WorkerId, Worker] = {}
+        self.view: dict[WorkerId, Worker] = {}
         self.memory = Memory(self.now)
         self.planner = Planner()
         self.ledger = Ledger()
@@ -242,12 +243,14 @@ class TinySite:
 
     def snapshot(self) -> Snapshot:
         memory = self.memory
+        if self.view != self.workers:  # as the controller's: the same one until a worker changes
+            self.view = dict(self.workers)
         return Snapshot(
             now=self.now,
             started=memory.started,
             queues={POOL: QueueView(memory.demand, memory.nodes)},
             clouds={CLOUD: CloudView(memory.machines, memory.shapes)},
-            workers=dict(self.workers),
+            workers=self.view,
             heartbeats=dict(memory.heartbeats),
             wishes={GRID: self.wishes},
             memory={GRID: memory.policy},

@@ -35,14 +35,14 @@ def test_nothing_changed(read: Read) -> None:
             with_group("attributes = { Fast = false }"),
             "groups.workers.attributes.Fast: true -> false",
         ),
-        (SMALL, with_group('policy = { type = "per_job" }'), "groups.workers.policy.type: queue -> per_job"),
+        (SMALL, with_group('policy = { type = "per_job" }'), "groups.workers.policy.type: tide -> per_job"),
         (
             SMALL,
-            with_group('policy = { type = "queue", idle_for = "1 h" }'),
-            "groups.workers.policy.idle_for: 5 min -> 1 h",
+            with_group('policy = { type = "tide", idle_for = "1 h" }'),
+            "groups.workers.policy.idle_for: 30 min -> 1 h",
         ),
         (
-            SMALL,
+            with_group('policy = { type = "queue" }'),
             with_group('policy = { type = "queue", deploy_time = "2 min" }'),
             "groups.workers.policy.deploy_time: left out -> 2 min",
         ),

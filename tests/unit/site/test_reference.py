@@ -120,7 +120,7 @@ def test_the_schema_offers_every_driver_and_policy() -> None:
     policy = made["$defs"]["GroupSettings"]["properties"]["policy"]
     assert len(policy["oneOf"]) == len(POLICIES.names()) == 7
     assert len(made["$defs"]["SchedulePolicySettings"]["properties"]["follow"]["oneOf"]) == 6
-    assert policy["default"] == {"type": "queue"}
+    assert policy["default"] == {"type": "tide"}
     assert "PolicySettings" not in made["$defs"]
 
 

@@ -77,7 +77,7 @@ def test_the_planner_gets_it_all(read: Read) -> None:
     group = rules.groups[WORKERS]
     assert (group.queue, group.clouds, group.shapes) == ("jobs", ("local",), ("2core", "1core"))
     assert (group.minimum, group.maximum, group.join_deadline, group.lease) == (1, 4, 180.0, 240.0)
-    assert group.policy == QueuePolicy()
+    assert group.policy == TidePolicy()
     assert dict(group.attributes) == {
         "Arch": "X86_64", "Fast": True, "Score": 1.5, "Rack": 3, "GridtideGroup": "workers", "GridtideSite": "torino",
     }  # fmt: skip
