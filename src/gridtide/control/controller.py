@@ -450,7 +450,7 @@ class Controller:
         if not same(secret, stored or digest("")) or stored is None:
             raise AccessDenied("this is no worker's token", remedy="a worker that is gone has no rights any more")
 
-    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
         """Note a sign of life; answer with orders."""
         known = self._fleet.get(worker)
         self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), running, load, draining)

@@ -34,9 +34,14 @@ class LeaseKeeper:
     @property
     def lease(self) -> Lease:
         """The lease to commit with. LeaseLost when it was never taken, was lost, or could not be renewed in time."""
-        if self._lease is None or self._clock.now() >= self._good_until:
+        if self._lease is None or not self.holds:
             raise LeaseLost("this controller does not lead", remedy="another one may have taken over")
         return self._lease
+
+    @property
+    def holds(self) -> bool:
+        """Whether nobody else can have led since the lease was taken."""
+        return self._lease is not None and self._clock.now() < self._good_until
 
     async def take(self, waiting: Callable[[str], None]) -> Lease:
         """Wait until this process leads. ``waiting`` hears once who leads meanwhile."""

@@ -72,9 +72,9 @@ class Door:
         with self._process.gate.visit():
             return await self._process.controller.join(worker, join_secret, worker_secret, host)
 
-    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
         """See SiteControl."""
-        return await self._process.controller.alive(worker, load=load, running=running, draining=draining)
+        return self._process.controller.alive(worker, load=load, running=running, draining=draining)
 
     async def done(self, worker: WorkerId, text: str) -> None:
         """See SiteControl."""

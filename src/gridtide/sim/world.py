@@ -192,7 +192,7 @@ class SimulatedWorld:
                 with contextlib.suppress(GridtideError):
                     running = len(node.jobs)
                     load = 1.0 - node.free[0] / node.total.cores if node.total.cores else 0.0
-                    await service.alive(worker, load=load, running=running, draining=node.draining or node.own_will)
+                    service.alive(worker, load=load, running=running, draining=node.draining or node.own_will)
 
     def _alone(self, worker: WorkerId) -> None:
         """It reaches no service. After its lease it takes no new job, as it promised when it joined."""

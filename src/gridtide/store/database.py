@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
@@ -55,11 +55,26 @@ _POSTGRESQL_DEFAULTS: Final = {
 _Outcome = tuple[Any, BaseException | None]
 
 
+def _nothing(_result: object) -> None:
+    pass
+
+
 @dataclass(slots=True, eq=False)
 class _Write(Generic[T]):
     work: Callable[[Connection], T]
+    ended: Callable[[T | None], None]
     loop: asyncio.AbstractEventLoop
     result: asyncio.Future[T]
+
+    def settle(self, value: T | None, error: BaseException | None) -> None:
+        """On the caller's loop."""
+        self.ended(value)
+        if self.result.done():  # cancelled meanwhile
+            return
+        if error is None:
+            self.result.set_result(cast(T, value))
+        else:
+            self.result.set_exception(error)
 
 
 class Database:
@@ -81,20 +96,23 @@ class Database:
         self._writer = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
         self._writer.start()
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], ended: Callable[[T | None], None] = _nothing) -> T:
         """Run ``work`` in a transaction and return its result after the commit.
 
         ``work`` runs on another thread and may run again when the transaction must be repeated: it must not touch
         anything but its connection. Raises what ``work`` raises (then nothing was changed), StoreError when the
         database refuses a statement, StoreUnavailable when it does not answer or is closed. A caller that is
         cancelled while its write is under way does not know whether it was made.
+
+        ``ended`` does: it is called on the caller's loop, before the caller goes on and also when it is gone, with the
+        result, or with None when the write failed or may have failed. Only a write that was never begun is not told of.
         """
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
         with self._gate:
             if self._closed:
                 raise self._is_closed()
-            self._writes.put(_Write(work, loop, result))
+            self._writes.put(_Write(work, ended, loop, result))
         return await result
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -164,9 +182,9 @@ class Database:
         # The barrier of this thread: were it to die, every later caller would wait for ever.
         except BaseException as error:  # noqa: BLE001
             outcomes = [(None, error)] * len(group)
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], _Outcome]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Write[Any], _Outcome]]] = {}
         for write, outcome in zip(group, outcomes, strict=True):
-            by_loop.setdefault(write.loop, []).append((write.result, outcome))
+            by_loop.setdefault(write.loop, []).append((write, outcome))
         for loop, settled in by_loop.items():
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there any more
                 loop.call_soon_threadsafe(_settle, settled)
@@ -252,14 +270,9 @@ class Database:
         )
 
 
-def _settle(settled: Sequence[tuple[asyncio.Future[Any], _Outcome]]) -> None:
-    for result, (value, error) in settled:
-        if result.done():  # cancelled meanwhile
-            continue
-        if error is None:
-            result.set_result(value)
-        else:
-            result.set_exception(error)
+def _settle(settled: Sequence[tuple[_Write[Any], _Outcome]]) -> None:
+    for write, outcome in settled:
+        write.settle(*outcome)
 
 
 def make_engine(url: str) -> Engine:

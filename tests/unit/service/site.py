@@ -194,7 +194,7 @@ class MemoryControl:
         if worker not in self.workers or kept is None or not hmac.compare_digest(kept, digest_of(secret)):
             raise AccessDenied("no")
 
-    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
         self.calls.append(f"alive {worker} {load} {running} {draining}")
         return AliveAnswer(self.order, 600.0, 10.0)
 

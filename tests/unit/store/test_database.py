@@ -154,6 +154,46 @@ async def test_a_write_that_nobody_waits_for_is_not_begun(database: Database) ->
     assert await database.read(lines) == ["wanted"]
 
 
+async def test_the_end_of_a_write_is_told_before_its_caller_goes_on(database: Database) -> None:
+    heard: list[object] = []
+
+    def fails(_connection: Connection) -> str:
+        raise Conflict("not now")
+
+    heard.append(await database.write(add("a"), lambda words: heard.append(f"{words} is kept")))
+    with pytest.raises(Conflict):
+        await database.write(fails, lambda words: heard.append(f"{words} is told of a failure"))
+    assert heard == ["a is kept", "a", "None is told of a failure"]
+
+
+async def test_the_end_of_a_write_is_told_although_its_caller_has_gone(database: Database) -> None:
+    held, heard = Held(database), []
+    await held.begun()
+    begun, go, told = threading.Event(), threading.Event(), asyncio.Event()
+
+    def slow(connection: Connection) -> str:
+        begun.set()
+        assert go.wait(10)
+        return add("a")(connection)
+
+    def ended(words: str | None) -> None:
+        heard.append(words)
+        told.set()
+
+    never = asyncio.ensure_future(database.write(add("b"), heard.append))
+    caller = asyncio.ensure_future(database.write(slow, ended))
+    await asyncio.sleep(0)
+    never.cancel()
+    await held.release()
+    assert await asyncio.to_thread(begun.wait, 10)
+    caller.cancel()
+    go.set()
+    await told.wait()
+    assert caller.cancelled()
+    assert heard == ["a"], "the one that was never begun is not told of"
+    assert await database.read(lines) == ["a"]
+
+
 async def test_a_caller_may_be_cancelled_while_its_write_is_under_way(database: Database) -> None:
     begun, go = threading.Event(), threading.Event()
 
