@@ -77,7 +77,11 @@ async def same(site: Site, beat: Beat = Beat()) -> Mapping[str, object]:
 
 
 async def test_every_shortcut_is_of_a_route(site: Site) -> None:
-    routes = {f"POST {route.path}" for route in site.app.routes if isinstance(route, Route) and "POST" in (route.methods or ())}
+    routes = {
+        f"POST {route.path}"
+        for route in site.app.routes
+        if isinstance(route, Route) and "POST" in (route.methods or ())
+    }
     for target, (template, _) in SHORTCUTS.items():
         assert template == f"POST {target.decode()}"
         assert template in routes
