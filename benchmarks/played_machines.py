@@ -114,7 +114,7 @@ class PlayedMachine:
         self._draining = self._stopped = False
         self._question = 0
         self._nudge = asyncio.Event()
-        self._told = asyncio.Event()
+        self._asking: asyncio.Future[Json] | None = None
         self._heartbeat = 10.0
         self._task = asyncio.create_task(self._live())
 
@@ -185,8 +185,9 @@ class PlayedMachine:
         if draining is not self._draining:
             self._draining = draining
             self._nudge.set()
+            if draining and self._asking is not None:
+                self._asking.cancel()  # no need to wait until the open question is answered
         self._stopped = self._stopped or answer["order"] == "stop"
-        self._told.set()
 
     async def _work(self, service: Service) -> None:
         """Ask and run, until told to stop."""
@@ -203,22 +204,16 @@ class PlayedMachine:
 
     async def _ask(self, service: Service) -> Json | None:
         question = self._next_question(_POLL)
-        asking = asyncio.ensure_future(
-            self._persist(lambda: service.ask("POST", "/v1/pilot/request", question, wait=_POLL))
+        self._asking = asking = asyncio.ensure_future(
+            self._persist(lambda: service.ask("POST", "/v1/pilot/request", question, wait=question["wait"]))
         )
-        self._told.clear()
-        hearing = asyncio.ensure_future(self._told_to_leave())
-        await asyncio.wait({asking, hearing}, return_when=asyncio.FIRST_COMPLETED)
-        hearing.cancel()
-        if not asking.done():
-            asking.cancel()  # the same question is asked again, and its answer is not lost
-            return None
-        return self._taken(asking.result())
-
-    async def _told_to_leave(self) -> None:
-        while not self._draining:
-            self._told.clear()
-            await self._told.wait()
+        try:
+            await asyncio.wait({asking})
+        finally:
+            self._asking = None
+            asking.cancel()
+        # Called off: the same question is asked again, and its answer is not lost.
+        return None if asking.cancelled() else self._taken(asking.result())
 
     def _taken(self, answer: Json) -> Json | None:
         self._heed(answer)

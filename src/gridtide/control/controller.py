@@ -439,7 +439,7 @@ class Controller:
             )
         except AccessDenied:
             text = "its context was refused: the token is spent, or somebody else has read it before"
-            await self._fleet.change(lambda _: [Event(now, "token", worker, f"worker:{worker}", None, text)])
+            await self._fleet.note(Event(now, "token", worker, f"worker:{worker}", None, text))
             raise
         return self._assembly.fetch(known, join_token(worker, join_secret))
 
@@ -464,7 +464,7 @@ class Controller:
         now = self._clock.now()
         self._fleet.heartbeats[worker] = Heartbeat(now, 0, 0.0, draining=True)
         said = Event(now, "worker", worker, f"worker:{worker}", None, f"says it is done: {text}", group=known.group)
-        await self._fleet.change(lambda _: [said])
+        await self._fleet.note(said)
         self._observer.ask_cloud(known.cloud)
         group = self._assembly.rules.groups.get(known.group)
         if group is not None:
@@ -542,6 +542,6 @@ class Controller:
         self._observer.adopt(before)
         await asyncio.gather(before.stop(), *(hands.stop() for hands in retired))
         now = self._clock.now()
-        await self._fleet.change(lambda _: [Event(now, "site", assembly.rules.name, "controller", None, told)])
+        await self._fleet.note(Event(now, "site", assembly.rules.name, "controller", None, told))
         self.wake("site file")
         return told

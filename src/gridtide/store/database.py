@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import sqlite3
 import threading
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final, Generic, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, make_url, text
@@ -55,6 +57,14 @@ _POSTGRESQL_DEFAULTS: Final = {
 _Outcome = tuple[Any, BaseException | None]
 
 
+class _Rank(IntEnum):
+    """Which write comes first."""
+
+    URGENT = 0
+    USUAL = 1
+    LAST = 2
+
+
 def _nothing(_result: object) -> None:
     pass
 
@@ -88,7 +98,8 @@ class Database:
         self.where = place(self.engine.url)
         self._postgresql = self.engine.dialect.name == "postgresql"
         self._writing, self._reading = _lanes(self.engine)
-        self._writes: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
+        self._writes: queue.PriorityQueue[tuple[_Rank, int, _Write[Any] | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         # Held while a write is queued or the store is closed, so that no write can end up behind the last one.
         self._gate = threading.Lock()
         self._closed = False
@@ -96,7 +107,9 @@ class Database:
         self._writer = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
         self._writer.start()
 
-    async def write(self, work: Callable[[Connection], T], ended: Callable[[T | None], None] = _nothing) -> T:
+    async def write(
+        self, work: Callable[[Connection], T], ended: Callable[[T | None], None] = _nothing, *, urgent: bool = False
+    ) -> T:
         """Run ``work`` in a transaction and return its result after the commit.
 
         ``work`` runs on another thread and may run again when the transaction must be repeated: it must not touch
@@ -106,13 +119,16 @@ class Database:
 
         ``ended`` does: it is called on the caller's loop, before the caller goes on and also when it is gone, with the
         result, or with None when the write failed or may have failed. Only a write that was never begun is not told of.
+
+        One that is ``urgent`` goes before all that wait.
         """
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
         with self._gate:
             if self._closed:
                 raise self._is_closed()
-            self._writes.put(_Write(work, ended, loop, result))
+            rank = _Rank.URGENT if urgent else _Rank.USUAL
+            self._writes.put((rank, next(self._numbers), _Write(work, ended, loop, result)))
         return await result
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -131,7 +147,7 @@ class Database:
         with self._gate:
             if not self._closed:
                 self._closed = True
-                self._writes.put(None)
+                self._writes.put((_Rank.LAST, next(self._numbers), None))
         await asyncio.get_running_loop().run_in_executor(None, self._finish)
 
     def _finish(self) -> None:
@@ -157,21 +173,18 @@ class Database:
             raise explain(error, self.where) from error
 
     def _write_loop(self) -> None:
-        while (first := self._writes.get()) is not None:
+        while (first := self._writes.get()[-1]) is not None:
             group = [first]
-            closing = False
-            while len(group) < _GROUP and not closing:
+            while len(group) < _GROUP:
                 try:
-                    more = self._writes.get_nowait()
+                    more = self._writes.get_nowait()[-1]
                 except queue.Empty:
                     break
                 if more is None:
-                    closing = True
-                else:
-                    group.append(more)
+                    self._serve(group)
+                    return
+                group.append(more)
             self._serve(group)
-            if closing:
-                return
 
     def _serve(self, waiting: Sequence[_Write[Any]]) -> None:
         group = [write for write in waiting if not write.result.cancelled()]
