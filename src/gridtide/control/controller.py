@@ -8,7 +8,8 @@ killed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from random import Random
 
 import structlog
@@ -46,8 +47,9 @@ log = structlog.get_logger("gridtide.controller")
 
 # After a cycle that failed (a store that is down, a fault of ours) the next one starts after this many seconds.
 _AFTER_FAULT = 1.0
-# Seconds of rest for each second that planning and recording took, where that is more than the batch window: however
-# much happens at a large site, the loop takes a quarter of a core at most. Less plans sooner, and starves the service.
+# Seconds of rest for each second that the loop itself was busy, where that is more than the batch window: however much
+# happens at a large site, it takes a quarter of a core at most. Less plans sooner, and starves the service. What it
+# waited for the store does not count: others were served meanwhile.
 _REST = 3.0
 _LEAVING = frozenset({WorkerState.DRAINED, WorkerState.FAILED, WorkerState.TERMINATING})
 # Boots read at the start: as many as 25 kinds of machines need to be known again.
@@ -156,16 +158,23 @@ class Controller:
         began = self._clock.now()
         await self._observer.observe()
         self._awake.clear()  # what has happened so far is in this snapshot
-        observed = self._clock.now()
-        snapshot = self._snapshot()
-        decided = self._planner.plan(snapshot, self._assembly.rules)
+        with self._busy(anew=True):
+            snapshot = self._snapshot()
+            decided = self._planner.plan(snapshot, self._assembly.rules)
         record = await self._commit(snapshot, decided)
         self._memory, self._queue_memory = decided.memory, decided.queue_memory
         self._number += 1
         self._cycle = Cycle(self._number, snapshot, decided, self._clock.now() - began)
-        self._follow(snapshot, decided, record)
-        self._rest = _REST * (self._clock.now() - observed)
+        with self._busy():
+            self._follow(snapshot, decided, record)
         return self._cycle
+
+    @contextmanager
+    def _busy(self, *, anew: bool = False) -> Iterator[None]:
+        """Whatever is done in here wants a rest after the cycle."""
+        began = self._clock.now()
+        yield
+        self._rest = (0.0 if anew else self._rest) + _REST * (self._clock.now() - began)
 
     def _snapshot(self) -> Snapshot:
         now = self._clock.now()
@@ -190,9 +199,10 @@ class Controller:
         made: list[Record] = []
 
         def decide(workers: Mapping[WorkerId, Worker]) -> Sequence[Change]:
-            recorder = self._recorder(snapshot, workers)
-            for action in decided.actions:
-                recorder.take(action)
+            with self._busy():
+                recorder = self._recorder(snapshot, workers)
+                for action in decided.actions:
+                    recorder.take(action)
             made.append(recorder.record)
             return recorder.record.changes
 

@@ -38,6 +38,8 @@ class Fleet:
         self._store = store
         self._keeper = keeper
         self._lock = asyncio.Lock()
+        self._door = asyncio.Lock()
+        """Here those wait who want to join, so that of them only one at a time waits with everybody else."""
         self.workers: dict[WorkerId, Worker] = {}
         self.wishes: dict[GroupName, Wishes] = {}
         self.heartbeats: dict[WorkerId, Heartbeat] = {}
@@ -116,10 +118,11 @@ class Fleet:
         mine = _Joining(Join(worker, join_digest, worker_digest, now, host, _JOINED), report)
         self._joining[mine] = None
         try:
-            async with self._lock:
+            async with self._door:
                 if mine.outcome is None:
                     waiting = (each for each in self._joining if each.outcome is None)
-                    await self._let_in(list(islice(waiting, _MOST_JOINS)))
+                    async with self._lock:
+                        await self._let_in(list(islice(waiting, _MOST_JOINS)))
         finally:
             del self._joining[mine]
         return mine.joined()

@@ -34,7 +34,7 @@ from gridtide.pilot.protocol import (
     SubmissionRecord,
 )
 from gridtide.pilot.scheduling import Ask, Scheduler
-from gridtide.pilot.standing import Said, StandingAnswers, Told
+from gridtide.pilot.standing import NOTHING, Said, StandingAnswers, Told
 from gridtide.pilot.tables import attempts
 from gridtide.pilot.waiting import WaitingRoom
 from gridtide.store.database import Database
@@ -110,9 +110,14 @@ class PilotQueue:
         """From now on the worker may ask for jobs. InvalidRequest when the machine's ad is unsound."""
         sound = checked_host(host)
         now = self._clock.now()
-        await self._change(
-            [worker],
-            lambda connection: nodes.admit(connection, worker, group, sound, single_use=single_use, now=now),
+
+        def ended(new: bool | None) -> None:
+            self._standing.fall([worker])
+            if new:  # nothing is known of it that a look could find
+                self._standing.keep(worker, self._standing.look(worker), NOTHING, (Order.CONTINUE, ()))
+
+        await self._database.write(
+            lambda connection: nodes.admit(connection, worker, group, sound, single_use=single_use, now=now), ended
         )
         self._contacts.note(worker)
         self._room.wake()

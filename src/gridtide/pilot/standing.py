@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from gridtide.model.ids import WorkerId
 from gridtide.pilot.contacts import Listed
@@ -23,6 +24,10 @@ class Said:
 
     running: tuple[Listed, ...]
     draining: bool
+
+
+NOTHING: Final = Said((), draining=False)
+"""What a worker says that runs nothing and goes on."""
 
 
 class StandingAnswers:

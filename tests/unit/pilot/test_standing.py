@@ -53,6 +53,15 @@ async def test_the_same_words_need_no_look(busy: Busy) -> None:
     assert statements == []
 
 
+async def test_of_a_worker_that_is_new_nothing_has_to_be_looked_up(site: Site) -> None:
+    await site.admit("w1")
+    assert site.queue.heard(W1, [], draining=False) == GOES_ON
+    await site.queue.set_draining([W1], True)
+    await site.admit("w1")
+    assert site.queue.heard(W1, [], draining=False) is None, "it is known: who can say what it was told"
+    assert await site.queue.alive(W1, [], draining=False) == (Order.STOP, ())
+
+
 async def test_other_words_need_one(busy: Busy) -> None:
     assert busy.site.queue.heard(W1, [], draining=False) is None
     assert busy.site.queue.heard(W1, [(busy.job.job, 2)], draining=False) is None
