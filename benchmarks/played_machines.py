@@ -90,7 +90,7 @@ class Player:
                 for name in question["machines"]:
                     machine = self.machines.pop(name, None)
                     if machine is not None:
-                        self.counts.killed += len(machine.runs)
+                        self.counts.killed += machine.busy
                         machine.end()
             case "counts":
                 return {name: getattr(self.counts, name) for name in Counts.__slots__}
@@ -108,7 +108,9 @@ class PlayedMachine:
         self.name = name
         self.state = MachineState.STARTING
         self.runs: dict[str, int] = {}
-        """Attempts of jobs."""
+        """Attempts of jobs, until their ends are reported."""
+        self.busy = False
+        """Whether a job's process lives."""
         self._context = context
         self._player = player
         self._draining = self._stopped = False
@@ -226,8 +228,10 @@ class PlayedMachine:
 
     async def _run(self, service: Service, job: Json) -> Json | None:
         began = time.monotonic()
+        self.busy = True
         await self._player.may_end.wait()
         await asyncio.sleep(random.uniform(0.0, _SPREAD))
+        self.busy = False
         seconds = time.monotonic() - began
         values = {
             "attempt": job["attempt"],

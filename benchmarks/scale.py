@@ -53,7 +53,8 @@ def up_and_down(directory: Path, *, quick: bool) -> Iterable[Figure]:
         running = _until(site, socket, "running", size.workers) - began
         used = processor_seconds(site.pid)
         ask(socket, {"what": "end-jobs"})
-        idle = _until(site, socket, "done", size.workers)
+        site.wait_until(lambda: site.counts(submission)["done"] == size.workers, timeout=600, what="the jobs to end")
+        idle = time.monotonic()
         site.wait_for_no_workers(timeout=300)
         down = time.monotonic() - idle - size.idle
         leaving = processor_seconds(site.pid) - used

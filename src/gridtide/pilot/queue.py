@@ -171,7 +171,10 @@ class PilotQueue:
             pairs = zip(asks, nothing_known if answers is None else answers, strict=True)
             self._standing.fall(ask.worker for ask, answer in pairs if answer is None or answer.final)
 
-        return await self._database.write(lambda connection: self._scheduler.assign(connection, asks, now), ended)
+        # Hundreds may wait for this one write. Behind all that is written meanwhile they would wait for each other.
+        return await self._database.write(
+            lambda connection: self._scheduler.assign(connection, asks, now), ended, urgent=True
+        )
 
     def heard(self, worker: WorkerId, running: Sequence[Listed], *, draining: bool) -> Told | None:
         """Contact, and the answer when it is known; None, and nothing is noted, when :meth:`alive` must find it."""

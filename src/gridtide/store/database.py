@@ -18,7 +18,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 # How many writes may share a commit. More makes the first of them wait for the last; fewer costs commits.
 _GROUP: Final = 256
+# Seconds after which no further write joins a group, however short it is: what is urgent waits for it. More lets a
+# leader on a busy machine miss the renewal of its lease.
+_LONGEST: Final = 0.25
 _READERS: Final = 4
 # Seconds before the one retry: a server that restarts refuses connections for a moment.
 _PAUSE: Final = 0.25
@@ -173,34 +176,34 @@ class Database:
             raise explain(error, self.where) from error
 
     def _write_loop(self) -> None:
-        while (first := self._writes.get()[-1]) is not None:
+        while (first := self._writes.get())[-1] is not None:
             group = [first]
-            while len(group) < _GROUP:
+            while len(group) < _GROUP and group[-1][-1] is not None:
                 try:
-                    more = self._writes.get_nowait()[-1]
+                    group.append(self._writes.get_nowait())
                 except queue.Empty:
                     break
-                if more is None:
-                    self._serve(group)
-                    return
-                group.append(more)
-            self._serve(group)
+            served = self._serve([write for _, _, write in group if write is not None])
+            for left in group[served:]:
+                self._writes.put(left)
 
-    def _serve(self, waiting: Sequence[_Write[Any]]) -> None:
+    def _serve(self, waiting: Sequence[_Write[Any]]) -> int:
+        """How many of them are settled; the others are to be served later."""
         group = [write for write in waiting if not write.result.cancelled()]
         if not group:
-            return
+            return len(waiting)
         try:
             outcomes = self._outcomes(group)
         # The barrier of this thread: were it to die, every later caller would wait for ever.
         except BaseException as error:  # noqa: BLE001
             outcomes = [(None, error)] * len(group)
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Write[Any], _Outcome]]] = {}
-        for write, outcome in zip(group, outcomes, strict=True):
+        for write, outcome in zip(group, outcomes, strict=False):
             by_loop.setdefault(write.loop, []).append((write, outcome))
         for loop, settled in by_loop.items():
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there any more
                 loop.call_soon_threadsafe(_settle, settled)
+        return len(waiting) if len(outcomes) == len(group) else waiting.index(group[len(outcomes)])
 
     def _outcomes(self, group: Sequence[_Write[Any]], *, again: bool = False) -> Sequence[_Outcome]:
         try:
@@ -216,12 +219,13 @@ class Database:
             return [(None, explain(error, self.where)) for _ in group]
 
     def _attempt(self, group: Sequence[_Write[Any]]) -> Sequence[_Outcome]:
-        """One transaction. Raises what concerns all of the group; then nothing was changed."""
+        """One transaction, of as many as have the time. Raises what concerns all of them; then nothing was changed."""
+        until = time.monotonic() + _LONGEST
         with self._writing.connect() as connection:
             transaction = connection.begin()
             try:
                 # Without savepoints at first: failures are rare, and a savepoint costs more than most writes.
-                outcomes: list[_Outcome] = [(write.work(connection), None) for write in group]
+                outcomes: list[_Outcome] = [(write.work(connection), None) for write in _in_time(group, until)]
             # Whatever one caller's work raises belongs to that caller alone.
             except BaseException as error:  # noqa: BLE001
                 problem = self._of_one(error)
@@ -229,7 +233,8 @@ class Database:
                 if len(group) == 1:
                     return [(None, problem)]
                 transaction = connection.begin()
-                outcomes = [self._guarded(write, connection) for write in group]
+                until = time.monotonic() + _LONGEST
+                outcomes = [self._guarded(write, connection) for write in _in_time(group, until)]
             self._commit(connection, transaction)
             return outcomes
 
@@ -281,6 +286,15 @@ class Database:
             where=self.where,
             remedy="check that the database runs and can be reached",
         )
+
+
+def _in_time(group: Sequence[_Write[Any]], until: float) -> Iterator[_Write[Any]]:
+    """The first one, and more until it is late."""
+    yield group[0]
+    for write in group[1:]:
+        if time.monotonic() >= until:
+            return
+        yield write
 
 
 def _settle(settled: Sequence[tuple[_Write[Any], _Outcome]]) -> None:

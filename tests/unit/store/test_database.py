@@ -90,6 +90,37 @@ async def test_writes_share_a_commit_in_their_order(database: Database) -> None:
     assert len(commits) == 2  # the one that held the writer, and the group
 
 
+async def test_an_urgent_write_goes_before_those_that_wait(database: Database) -> None:
+    held = Held(database)
+    await held.begun()
+    usual = [asyncio.ensure_future(database.write(add(str(number)))) for number in range(3)]
+    await asyncio.sleep(0)
+    urgent = asyncio.ensure_future(database.write(add("urgent"), urgent=True))
+    await asyncio.sleep(0)
+    await held.release()
+    await asyncio.gather(urgent, *usual)
+    assert await database.read(lines) == ["urgent", "0", "1", "2"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_group_that_takes_long_is_cut_short(
+    database: Database, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    def refuses(_connection: Connection) -> None:
+        raise Conflict("not now")
+
+    monkeypatch.setattr(gridtide.store.database, "_LONGEST", 0.0)
+    commits: list[object] = []
+    event.listen(database.engine, "commit", commits.append)
+    works = [add("a"), refuses if fails else add("b"), add("c")]
+    answers = await together(database, *works)
+    assert [answers[0], answers[2]] == ["a", "c"]
+    assert isinstance(answers[1], Conflict) if fails else answers[1] == "b"
+    assert await database.read(lines) == (["a", "c"] if fails else ["a", "b", "c"])
+    assert len(commits) == 4, "each has a transaction of its own, and so has the one that held the writer"
+    await database.close()
+
+
 async def test_a_failed_write_undoes_only_itself(database: Database) -> None:
     def fails(connection: Connection) -> None:
         add("half")(connection)
