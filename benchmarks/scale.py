@@ -55,7 +55,7 @@ def up_and_down(directory: Path, *, quick: bool) -> Iterable[Figure]:
         ask(socket, {"what": "end-jobs"})
         site.wait_until(lambda: site.counts(submission)["done"] == size.workers, timeout=600, what="the jobs to end")
         idle = time.monotonic()
-        site.wait_for_no_workers(timeout=300)
+        site.wait_until(lambda: not site.get("/v1/workers", limit=1)["total"], timeout=300, what="the workers to go")
         down = time.monotonic() - idle - size.idle
         leaving = processor_seconds(site.pid) - used
         counts, done = ask(socket, {"what": "counts"}), site.counts(submission)["done"]
