@@ -44,7 +44,7 @@ class Size:
 
 def up_and_down(directory: Path, *, quick: bool) -> Iterable[Figure]:
     """As many jobs as workers are submitted; when all run they end within a few seconds, and nothing follows."""
-    size = Size(50, 1.0, 2.0, 2.0) if quick else Size(4000, 20.0, 10.0, 10.0)
+    size = Size(50, 1.0, 1.0, 1.0) if quick else Size(4000, 20.0, 10.0, 10.0)
     with _played(directory, size) as (site, socket):
         used, began = processor_seconds(site.pid), time.monotonic()
         submission = site.submit(f'Executable = "/bin/sleep"; Arguments = "1000"; Array = {size.workers};')
@@ -75,7 +75,7 @@ def up_and_down(directory: Path, *, quick: bool) -> Iterable[Figure]:
 
 def heartbeats(directory: Path, *, quick: bool) -> Iterable[Figure]:
     """What the controller uses while all agents tell that they live, and while none does."""
-    size = Size(50, 0.5, 60.0, 2.0, 4.0) if quick else Size(10_000, 5.0, 60.0, 30.0, 60.0)
+    size = Size(50, 0.5, 60.0, 1.0, 2.0) if quick else Size(10_000, 5.0, 60.0, 30.0, 60.0)
     with _played(directory, size) as (site, socket):
         site.submit(f'Executable = "/bin/sleep"; Arguments = "1000"; Array = {size.workers};')
         _until(site, socket, "running", size.workers)
