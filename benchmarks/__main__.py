@@ -32,6 +32,7 @@ from benchmarks import (
     pools,
     reproduction,
     rollout,
+    scale,
     slurm,
     tide,
 )
@@ -43,6 +44,8 @@ ALL: dict[str, Benchmark] = {
     "thousand": jobs.thousand,
     "waiting": jobs.waiting,
     "heartbeats": jobs.heartbeats,
+    "scale": scale.up_and_down,
+    "scale-heartbeats": scale.heartbeats,
     "pilot-queue": pilot_queue.figures,
     "kill": kill.figures,
     "chaos": chaos.figures,

@@ -282,7 +282,7 @@ async def _beat(controller: Controller, own: _Own) -> None:
         await asyncio.sleep(HEARTBEAT)
         began = time.process_time()
         for worker in [each.id for each in controller.workers.values() if each.state is WorkerState.JOINED]:
-            await controller.alive(worker, load=1.0, running=1, draining=False)
+            controller.alive(worker, load=1.0, running=1, draining=False)
         own.spent += time.process_time() - began
 
 

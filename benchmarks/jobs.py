@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import statistics
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from benchmarks.figures import Figure
+from benchmarks.scale import processor_seconds
 from gridtide.testing.live_site import LiveSite, site_text
 
 THESIS_SECONDS = 6480.0
@@ -103,77 +100,18 @@ def heartbeats(directory: Path, *, quick: bool) -> Iterable[Figure]:
         site.wait_until(lambda: site.counts(submission)["running"] == 1, timeout=30, what="a worker")
         context = next((directory / "state" / "clouds" / "local").glob("workers-*/agent.json"))
         token = json.loads(context.read_text())["worker_token"]
-        idle = _processor_seconds(site.pid)
+        idle = processor_seconds(site.pid)
         time.sleep(seconds)
-        idle = _processor_seconds(site.pid) - idle
-        before, began = _processor_seconds(site.pid), time.monotonic()
+        idle = processor_seconds(site.pid) - idle
+        before, began = processor_seconds(site.pid), time.monotonic()
         sent = _beat(str(site.client.base_url), token, agents, seconds)
-        used = _processor_seconds(site.pid) - before - idle
+        used = processor_seconds(site.pid) - before - idle
         elapsed = time.monotonic() - began
-        crowd = _crowd(site, token, 1.0 if quick else seconds)
         site.client.post("/v1/jobs/cancel", json={"jobs": [], "submission": submission})
     rate = sent / elapsed
     share = 100 * used / elapsed * (agents / 10) / rate
     note = f"{sent} heartbeats at {rate:.0f}/s, scaled to {agents} agents every 10 s"
     yield Figure("100 agents heartbeating", max(share, 0.0), "% of a core", "<=", 5.0, note)
-    share = 100 * crowd.processor / crowd.seconds * CROWD_RATE / (crowd.sent / crowd.seconds)
-    note = f"{crowd.sent} heartbeats at {crowd.sent / crowd.seconds:.0f}/s, scaled to {CROWD_RATE:.0f}/s"
-    yield Figure("10 000 agents heartbeating every 30 s", share, "% of a core", "<=", 10.0, note)
-    yield Figure("API meanwhile, p99", crowd.p99, "s", "<=", 0.05, f"{crowd.asked} looks at the workers")
-
-
-CROWD_RATE = 10_000 / 30
-"""Heartbeats a second."""
-_SENDERS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Crowd:
-    """What it did to the service."""
-
-    sent: int
-    seconds: float
-    processor: float
-    """Seconds of the service, those for the looks included."""
-    asked: int
-    p99: float
-    """Seconds that a look took in 99 of 100 cases at most."""
-
-
-def _crowd(site: LiveSite, token: str, seconds: float) -> _Crowd:
-    """Heartbeats as often as 10 000 agents send them, on four connections, while somebody looks at the workers."""
-    address = httpx.URL(str(site.client.base_url))
-    until = time.monotonic() + seconds
-    looks: list[float] = []
-
-    def send() -> int:
-        body = json.dumps({"load": 0.5, "running": [], "draining": False})
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        connection = http.client.HTTPConnection(address.host, address.port)
-        sent, began = 0, time.monotonic()
-        while time.monotonic() < until:
-            connection.request("POST", "/v1/worker/alive", body, headers)
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status != 200:
-                raise RuntimeError(f"a heartbeat was answered with {answer.status}")
-            sent += 1
-            time.sleep(max(0.0, began + sent * _SENDERS / CROWD_RATE - time.monotonic()))
-        connection.close()
-        return sent
-
-    before, began = _processor_seconds(site.pid), time.monotonic()
-    with ThreadPoolExecutor(_SENDERS) as pool:
-        senders = [pool.submit(send) for _ in range(_SENDERS)]
-        while time.monotonic() < until:
-            at = time.monotonic()
-            site.get("/v1/workers")
-            looks.append(time.monotonic() - at)
-            time.sleep(0.1)
-        sent = sum(sender.result() for sender in senders)
-    elapsed, used = time.monotonic() - began, _processor_seconds(site.pid) - before
-    p99 = statistics.quantiles(looks, n=100)[98] if len(looks) > 1 else looks[0]
-    return _Crowd(sent, elapsed, used, len(looks), p99)
 
 
 def _beat(url: str, token: str, agents: int, seconds: float) -> int:
@@ -186,8 +124,3 @@ def _beat(url: str, token: str, agents: int, seconds: float) -> int:
             sent += 1
             time.sleep(max(0.0, began + sent * step - time.monotonic()))
     return sent
-
-
-def _processor_seconds(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100

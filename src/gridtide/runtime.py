@@ -146,6 +146,7 @@ class _LeadingSite:
                 maximum_losses=settings.maximum_losses,
                 lease=max(group.lease for group in site.groups.values()),
                 wake=wake,
+                alone=lambda: keeper.holds,
             )
         building = _Building(site, listener, pilot, {}, {})
         assembly = building.assemble(site)

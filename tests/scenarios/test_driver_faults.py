@@ -341,6 +341,28 @@ async def test_a_store_that_is_down_stops_nothing_but_decisions() -> None:
 
 
 @scenario
+async def test_a_store_that_is_slow_does_not_make_the_loop_rest_for_longer() -> None:
+    """The loop rests in proportion to what it did itself: it once rested a minute after 20 s of waiting for a commit."""
+    async with Site(maximum=3) as site:
+        await busy_site(site, jobs=1, duration=HOUR)
+        honest = site.store.commit
+
+        async def slow(*given: object) -> None:
+            await asyncio.sleep(20)
+            await honest(*given)  # type: ignore[arg-type]
+
+        site.store.commit = slow  # type: ignore[method-assign, assignment]
+        site.queue.submit(1, duration=600)
+        site.controller.queue_changed(QUEUE)
+        # Two commits come before the call: the intent, and that the cloud is asked.
+        await site.until(lambda: site.launches() == 2, within=45.0)
+        # The next decision waits for those commits that are under way, and for no rest.
+        site.queue.submit(1, duration=600)
+        site.controller.queue_changed(QUEUE)
+        await site.until(lambda: site.launches() == 3, within=105.0)
+
+
+@scenario
 async def test_a_fault_in_planning_is_survived() -> None:
     async with Site(maximum=1) as site:
         await site.up()

@@ -105,7 +105,7 @@ async def test_orders_for_workers_that_do_not_exist_or_are_past_recall() -> None
         with pytest.raises(NotFound):
             await site.controller.explain("nobody")
         with pytest.raises(NotFound):
-            await site.controller.alive(WorkerId("nobody"), load=0, running=0, draining=False)
+            site.controller.alive(WorkerId("nobody"), load=0, running=0, draining=False)
 
 
 @scenario
@@ -146,11 +146,11 @@ async def test_what_a_worker_is_told_follows_its_state() -> None:
     async with Site(maximum=1) as site:
         await busy_site(site, jobs=1, duration=HOUR)
         worker = site.workers[0].id
-        answer = await site.controller.alive(worker, load=0.5, running=1, draining=False)
+        answer = site.controller.alive(worker, load=0.5, running=1, draining=False)
         assert (answer.order, answer.lease) == (Order.CONTINUE, 600.0)
         await site.controller.drain([worker], force=False, actor="user:op")
         await site.until(lambda: bool(site.in_state(WorkerState.DRAINING)), within=MINUTE)
-        assert (await site.controller.alive(worker, load=0.5, running=1, draining=False)).order is Order.DRAIN
+        assert site.controller.alive(worker, load=0.5, running=1, draining=False).order is Order.DRAIN
         with pytest.raises(AccessDenied):
             await site.controller.check_worker(worker, "not its secret, but long enough to be one")
         with pytest.raises(AccessDenied):

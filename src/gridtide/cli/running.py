@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -79,9 +80,17 @@ def up(
 
     import uvloop
 
+    _spare_the_collector()
     # Halves what a request costs, which is most of what a site with many workers does.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run_site(site_file, ready=ready))
+
+
+def _spare_the_collector() -> None:
+    """Have the garbage collector look at less: what was imported stays anyway, and what requests leave behind is freed
+    without it. At its own pace it took a fifth of the time in which thousands of machines joined."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def down(

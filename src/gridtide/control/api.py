@@ -114,7 +114,7 @@ class SiteControl(Protocol):
         """AccessDenied unless this is the secret of the worker's own token."""
         ...
 
-    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
         """Note a sign of life."""
         ...
 

@@ -8,7 +8,8 @@ killed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from random import Random
 
 import structlog
@@ -47,8 +48,9 @@ log = structlog.get_logger("gridtide.controller")
 
 # After a cycle that failed (a store that is down, a fault of ours) the next one starts after this many seconds.
 _AFTER_FAULT = 1.0
-# Seconds of rest for each second that planning and recording took, where that is more than the batch window: however
-# much happens at a large site, the loop takes a quarter of a core at most. Less plans sooner, and starves the service.
+# Seconds of rest for each second that the loop itself was busy, where that is more than the batch window: however much
+# happens at a large site, it takes a quarter of a core at most. Less plans sooner, and starves the service. What it
+# waited for the store does not count: others were served meanwhile.
 _REST = 3.0
 _MACHINE_DIED = frozenset({Cause.MACHINE_BROKEN, Cause.MACHINE_STOPPED, Cause.MACHINE_GONE})
 _LEAVING = frozenset({WorkerState.DRAINED, WorkerState.FAILED, WorkerState.TERMINATING})
@@ -158,16 +160,23 @@ class Controller:
         began = self._clock.now()
         await self._observer.observe()
         self._awake.clear()  # what has happened so far is in this snapshot
-        observed = self._clock.now()
-        snapshot = self._snapshot()
-        decided = self._planner.plan(snapshot, self._assembly.rules)
+        with self._busy(anew=True):
+            snapshot = self._snapshot()
+            decided = self._planner.plan(snapshot, self._assembly.rules)
         record = await self._commit(snapshot, decided)
         self._memory, self._queue_memory = decided.memory, decided.queue_memory
         self._number += 1
         self._cycle = Cycle(self._number, snapshot, decided, self._clock.now() - began)
-        self._follow(snapshot, decided, record)
-        self._rest = _REST * (self._clock.now() - observed)
+        with self._busy():
+            self._follow(snapshot, decided, record)
         return self._cycle
+
+    @contextmanager
+    def _busy(self, *, anew: bool = False) -> Iterator[None]:
+        """Whatever is done in here wants a rest after the cycle."""
+        began = self._clock.now()
+        yield
+        self._rest = (0.0 if anew else self._rest) + _REST * (self._clock.now() - began)
 
     def _snapshot(self) -> Snapshot:
         now = self._clock.now()
@@ -192,9 +201,10 @@ class Controller:
         made: list[Record] = []
 
         def decide(workers: Mapping[WorkerId, Worker]) -> Sequence[Change]:
-            recorder = self._recorder(snapshot, workers)
-            for action in decided.actions:
-                recorder.take(action)
+            with self._busy():
+                recorder = self._recorder(snapshot, workers)
+                for action in decided.actions:
+                    recorder.take(action)
             made.append(recorder.record)
             return recorder.record.changes
 
@@ -453,7 +463,7 @@ class Controller:
             )
         except AccessDenied:
             text = "its context was refused: the token is spent, or somebody else has read it before"
-            await self._fleet.change(lambda _: [Event(now, "token", worker, f"worker:{worker}", None, text)])
+            await self._fleet.note(Event(now, "token", worker, f"worker:{worker}", None, text))
             raise
         return self._assembly.fetch(known, join_token(worker, join_secret))
 
@@ -464,7 +474,7 @@ class Controller:
         if not same(secret, stored or digest("")) or stored is None:
             raise AccessDenied("this is no worker's token", remedy="a worker that is gone has no rights any more")
 
-    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
         """Note a sign of life; answer with orders."""
         known = self._fleet.get(worker)
         self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), running, load, draining)
@@ -478,7 +488,7 @@ class Controller:
         now = self._clock.now()
         self._fleet.heartbeats[worker] = Heartbeat(now, 0, 0.0, draining=True)
         said = Event(now, "worker", worker, f"worker:{worker}", None, f"says it is done: {text}", group=known.group)
-        await self._fleet.change(lambda _: [said])
+        await self._fleet.note(said)
         self._observer.ask_cloud(known.cloud)
         group = self._assembly.rules.groups.get(known.group)
         if group is not None:
@@ -556,6 +566,6 @@ class Controller:
         self._observer.adopt(before)
         await asyncio.gather(before.stop(), *(hands.stop() for hands in retired))
         now = self._clock.now()
-        await self._fleet.change(lambda _: [Event(now, "site", assembly.rules.name, "controller", None, told)])
+        await self._fleet.note(Event(now, "site", assembly.rules.name, "controller", None, told))
         self.wake("site file")
         return told

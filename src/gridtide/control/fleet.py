@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from types import MappingProxyType
+from typing import Final
 
 from gridtide.control.boots import key_of
 from gridtide.control.lease import LeaseKeeper
 from gridtide.control.ledger import Ledger, reach_of
-from gridtide.errors import NotFound
+from gridtide.errors import GridtideError, LeaseLost, NotFound, StoreError, StoreUnavailable
 from gridtide.model.boots import Boot, BootReport, phases_of
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
@@ -21,9 +23,13 @@ from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.snapshot import Heartbeat
 from gridtide.model.workers import MAY_JOIN, Worker, WorkerState
-from gridtide.store.ports import AddWorker, Change, Event, FleetStore, SetWishes, UpdateWorker
+from gridtide.store.ports import AddWorker, Change, Event, FleetStore, Join, SetWishes, Traded, UpdateWorker
 
 Decide = Callable[[Mapping[WorkerId, Worker]], Sequence[Change]]
+
+# Of one commit. More would let those who come later, and the plan's own changes, wait longer behind it.
+_MOST_JOINS: Final = 256
+_JOINED: Final = Reason(Cause.JOINED, "its machine traded the join token")
 
 
 class Fleet:
@@ -33,12 +39,15 @@ class Fleet:
         self._store = store
         self._keeper = keeper
         self._lock = asyncio.Lock()
+        self._door = asyncio.Lock()
+        """Here those wait who want to join, so that of them only one at a time waits with everybody else."""
         self.workers: dict[WorkerId, Worker] = {}
         self.wishes: dict[GroupName, Wishes] = {}
         self.heartbeats: dict[WorkerId, Heartbeat] = {}
         self.drain_acknowledged: dict[WorkerId, float] = {}
         self.undrain_answered: dict[WorkerId, float] = {}
         self.ledger = Ledger()
+        self._joining: dict[_Joining, None] = {}
         self._led_since = float("inf")
         self._by_state: dict[WorkerState, dict[WorkerId, Worker]] = {state: {} for state in WorkerState}
         self._view: Mapping[WorkerId, Worker] | None = None
@@ -93,6 +102,10 @@ class Fleet:
                     self._apply(change)
             return changes
 
+    async def note(self, *events: Event) -> None:
+        """Commit what changes no worker. It need not wait for those that do."""
+        await self._store.commit(self._keeper.lease, events)
+
     async def join(
         self,
         worker: WorkerId,
@@ -107,28 +120,38 @@ class Fleet:
 
         A machine that was launched before this controller led may have been ready while nobody could let it in: how
         long that took is told, and not kept, since nothing can be learned from it.
+
+        Whoever is let in first lets in all that wait: thousands may come at once, and share a commit.
         """
-        async with self._lock:
-            before = self.workers.get(worker)
-            boot = None if before is None else _boot(before, now, report)
-            launched = None if before is None else before.launched
-            learned = launched is not None and self._led_since <= launched <= now
-            joined = await self._store.join(
-                self._keeper.lease,
-                worker,
-                join_digest=join_digest,
-                worker_digest=worker_digest,
-                now=now,
-                host=host,
-                reason=Reason(Cause.JOINED, "its machine traded the join token"),
-                boot=boot if learned else None,
-            )
-            self._put(joined)
-            if before is None or before.state is joined.state:
-                return Joined(joined, None, learned=False)  # a repeated request
-            told = replace(event_of(joined, actor=f"worker:{worker}", now=now), text=_joined_text(boot))
-            await self._store.commit(self._keeper.lease, [told])
-            return Joined(joined, boot, learned=learned)
+        mine = _Joining(Join(worker, join_digest, worker_digest, now, host, _JOINED), report)
+        self._joining[mine] = None
+        try:
+            async with self._door:
+                if mine.outcome is None:
+                    waiting = (each for each in self._joining if each.outcome is None)
+                    async with self._lock:
+                        await self._let_in(list(islice(waiting, _MOST_JOINS)))
+        finally:
+            del self._joining[mine]
+        return mine.joined()
+
+    async def _let_in(self, batch: Sequence[_Joining]) -> None:
+        """Sets the outcome of each. What breaks it off leaves those without one to the next in the row."""
+        for each in batch:
+            each.look(self.workers.get(each.join.worker), self._led_since)
+        outcomes: Sequence[Traded | GridtideError]
+        try:
+            outcomes = await self._store.join(self._keeper.lease, [each.join for each in batch])
+        except StoreError as error:
+            if len(batch) > 1 and not isinstance(error, StoreUnavailable | LeaseLost):
+                for each in batch:  # what the database refuses of one must not concern the others
+                    await self._let_in([each])
+                return
+            outcomes = [error] * len(batch)
+        for each, outcome in zip(batch, outcomes, strict=True):
+            each.outcome = outcome
+            if isinstance(outcome, Traded):
+                self._put(outcome.worker)
 
     def _apply(self, change: Change) -> None:
         match change:
@@ -168,6 +191,37 @@ class Joined:
     boot: Boot | None
     learned: bool
     """Whether it says something of the next boots."""
+
+
+@dataclass(eq=False, slots=True)
+class _Joining:
+    """A machine at the door."""
+
+    join: Join
+    report: BootReport | None
+    outcome: Traded | GridtideError | None = None
+    boot: Boot | None = None
+
+    def look(self, before: Worker | None, led_since: float) -> None:
+        """Note what its join will tell, from the worker as it is now."""
+        if before is None:
+            return
+        now = self.join.now
+        self.boot = _boot(before, now, self.report)
+        learned = before.launched is not None and led_since <= before.launched <= now
+        after = moved(before, WorkerState.JOINED, self.join.reason, now)
+        told = replace(event_of(after, actor=f"worker:{before.id}", now=now), text=_joined_text(self.boot))
+        self.join = replace(self.join, boot=self.boot if learned else None, event=told)
+
+    def joined(self) -> Joined:
+        """The outcome, or what was raised instead."""
+        if isinstance(self.outcome, GridtideError):
+            raise self.outcome
+        if self.outcome is None:
+            raise RuntimeError("it is asked before it was let in or turned away")
+        if not self.outcome.now:
+            return Joined(self.outcome.worker, None, learned=False)  # a repeated request
+        return Joined(self.outcome.worker, self.boot, learned=self.join.boot is not None)
 
 
 def _boot(worker: Worker, now: float, report: BootReport | None) -> Boot | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from gridtide.clock import Clock
-from gridtide.errors import Conflict, LeaseLost, StoreError
+from gridtide.errors import Conflict, LeaseLost, StoreError, StoreUnavailable
 from gridtide.store.ports import FleetStore, Lease, Owner
 
 log = structlog.get_logger("gridtide.lease")
@@ -33,10 +33,18 @@ class LeaseKeeper:
 
     @property
     def lease(self) -> Lease:
-        """The lease to commit with. LeaseLost when it was never taken, was lost, or could not be renewed in time."""
-        if self._lease is None or self._clock.now() >= self._good_until:
+        """The lease to commit with. LeaseLost when it was never taken or was lost; StoreUnavailable, for now, when it
+        could not be renewed in time: another controller may lead, which the next renewal will tell."""
+        if self._lease is None:
             raise LeaseLost("this controller does not lead", remedy="another one may have taken over")
+        if not self.holds:
+            raise StoreUnavailable("the lease could not be renewed in time", remedy="wait until it is")
         return self._lease
+
+    @property
+    def holds(self) -> bool:
+        """Whether nobody else can have led since the lease was taken."""
+        return self._lease is not None and self._clock.now() < self._good_until
 
     async def take(self, waiting: Callable[[str], None]) -> Lease:
         """Wait until this process leads. ``waiting`` hears once who leads meanwhile."""
@@ -60,12 +68,16 @@ class LeaseKeeper:
             return lease
 
     async def keep(self) -> None:
-        """Renew until cancelled. Raises LeaseLost when another one leads, or when no renewal succeeded in time."""
-        while True:
+        """Renew until cancelled. Raises LeaseLost when another one leads, or has led.
+
+        A renewal that comes late is tried all the same: if nobody else has led, there was a pause and no more. A busy
+        machine would otherwise take its controller down.
+        """
+        while self._lease is not None:
             await asyncio.sleep(self._seconds / 4)
             asked = self._clock.now()
             try:
-                self._lease = await self._store.renew_lease(self.lease, now=asked, seconds=self._seconds)
+                self._lease = await self._store.renew_lease(self._lease, now=asked, seconds=self._seconds)
                 self._good_until = asked + self._seconds
             except LeaseLost:
                 self._lease = None

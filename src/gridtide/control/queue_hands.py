@@ -16,7 +16,7 @@ import structlog
 from gridtide.clock import Clock
 from gridtide.control.backoff import Backoff
 from gridtide.control.fleet import Fleet
-from gridtide.errors import LeaseLost, QueueError, SourceError
+from gridtide.errors import QueueError, SourceError, StoreError
 from gridtide.model.ids import WorkerId
 from gridtide.model.reasons import Reason
 from gridtide.model.workers import WorkerState
@@ -97,8 +97,8 @@ class QueueHands:
         try:
             self._may_act()
             failures = await self._give_each()
-        except LeaseLost:
-            log.warning("not ordered: another controller leads", queue=self.queue.name)
+        except StoreError as error:
+            log.warning("not ordered", queue=self.queue.name, error=str(error))
             failures = 1
         if failures:
             self._not_before = self._clock.now() + self._backoff.failed()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from gridtide.errors import NotFound
 from gridtide.model.ids import WorkerId
@@ -33,9 +34,12 @@ class Heard:
     """Nothing has to be written for this answer to be true."""
 
 
+_WORKER: Final = select(workers).where(workers.c.id == bindparam("worker"))
+
+
 def hear(connection: Connection, worker: WorkerId, listed: Sequence[Listed], *, insists: bool) -> Heard:
     """Only looks; :func:`settle` writes."""
-    found = connection.execute(select(workers).where(workers.c.id == worker)).one_or_none()
+    found = connection.execute(_WORKER, {"worker": worker}).one_or_none()
     row = None if found is None else WorkerRow.of(found)
     given = {_listed(attempt): attempt for attempt in running(connection, [worker])}
     cancel: list[JobId] = []

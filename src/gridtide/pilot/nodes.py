@@ -68,6 +68,14 @@ def unavailable(node: Node) -> Node:
     return dataclasses.replace(node, state=NodeState.UNAVAILABLE)
 
 
+_DESCRIPTION: Final = ("group_name", "host", "host_digest", "cores", "memory", "disk", "gpus", "single_use", "contact")
+_DESCRIBE: Final = (
+    update(workers)
+    .where(workers.c.id == bindparam("name"))
+    .values({column: bindparam(f"new_{column}") for column in _DESCRIPTION})
+)
+
+
 def admit(
     connection: Connection,
     worker: WorkerId,
@@ -76,8 +84,11 @@ def admit(
     *,
     single_use: bool,
     now: float,
-) -> None:
-    """Make the worker known. Repeated, it only describes its machine anew: what it runs and its drain stay."""
+) -> bool:
+    """Make the worker known. Repeated, it only describes its machine anew: what it runs and its drain stay.
+
+    Whether it was not known before.
+    """
     total = host_resources(host)
     described = {
         "group_name": group,
@@ -90,10 +101,12 @@ def admit(
         "single_use": single_use,
         "contact": now,
     }
-    if connection.execute(update(workers).where(workers.c.id == worker).values(described)).rowcount:
-        return
+    anew = {"name": worker, **{f"new_{column}": value for column, value in described.items()}}
+    if connection.execute(_DESCRIBE, anew).rowcount:
+        return False
     begun = {"id": worker, "draining": False, "final": False, "idle_since": now}
     connection.execute(insert(workers), {**described, **begun})
+    return True
 
 
 def set_draining(connection: Connection, names: Sequence[WorkerId], draining: bool) -> list[WorkerId]:

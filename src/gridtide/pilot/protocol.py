@@ -103,6 +103,11 @@ class JobAnswer:
     order: Order
     assignment: Assignment | None
 
+    @property
+    def final(self) -> bool:
+        """Whether the question is answered: it is pointless to wait for more."""
+        return self.assignment is not None or self.order is not Order.CONTINUE
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
@@ -204,6 +209,12 @@ class Pilot(Protocol):
         self, worker: WorkerId, running: Sequence[tuple[JobId, int]], *, draining: bool
     ) -> tuple[Order, Sequence[JobId]]:
         """Contact. Returns the order, and the jobs of ``running`` that it must end (cancelled, or given up)."""
+        ...
+
+    def heard(
+        self, worker: WorkerId, running: Sequence[tuple[JobId, int]], *, draining: bool
+    ) -> tuple[Order, Sequence[JobId]] | None:
+        """The same at once, where the answer is known without a look. None: nothing was noted, :meth:`alive` has it."""
         ...
 
     async def left(self, worker: WorkerId) -> None:

@@ -34,6 +34,7 @@ from gridtide.pilot.protocol import (
     SubmissionRecord,
 )
 from gridtide.pilot.scheduling import Ask, Scheduler
+from gridtide.pilot.standing import NOTHING, Said, StandingAnswers, Told
 from gridtide.pilot.tables import attempts
 from gridtide.pilot.waiting import WaitingRoom
 from gridtide.store.database import Database
@@ -57,7 +58,8 @@ class PilotQueue:
 
     ``maximum_losses``: a job that has lost its worker so often fails. ``lease``: seconds of silence, while this object
     lives, after which a worker's attempts are given up. ``wake`` is called with a reason when the controller may want
-    to look: work came or went, or a draining worker became empty.
+    to look: work came or went, or a draining worker became empty. ``alone`` tells whether nobody else can have changed
+    the tables: while it does not hold, every heartbeat asks them.
     """
 
     def __init__(
@@ -69,14 +71,17 @@ class PilotQueue:
         maximum_losses: int = 3,
         lease: float = 600.0,
         wake: Callable[[str], None],
+        alone: Callable[[], bool] = lambda: True,
     ) -> None:
         self._database = database
+        self._alone = alone
         self._clock = clock
         self._files = Files(directory)
         self._maximum_losses = maximum_losses
         self._lease = lease
         self._wake_controller = wake
         self._contacts = Contacts(clock, lease)
+        self._standing = StandingAnswers()
         self._verdicts = Verdicts()
         self._descriptions = sql.Descriptions()
         self._scheduler = Scheduler(self._verdicts, self._descriptions)
@@ -105,15 +110,21 @@ class PilotQueue:
         """From now on the worker may ask for jobs. InvalidRequest when the machine's ad is unsound."""
         sound = checked_host(host)
         now = self._clock.now()
+
+        def ended(new: bool | None) -> None:
+            self._standing.fall([worker])
+            if new:  # nothing is known of it that a look could find
+                self._standing.keep(worker, self._standing.look(worker), NOTHING, (Order.CONTINUE, ()))
+
         await self._database.write(
-            lambda connection: nodes.admit(connection, worker, group, sound, single_use=single_use, now=now)
+            lambda connection: nodes.admit(connection, worker, group, sound, single_use=single_use, now=now), ended
         )
         self._contacts.note(worker)
         self._room.wake()
 
     async def set_draining(self, workers: Sequence[WorkerId], draining: bool) -> Sequence[WorkerId]:
         """Returns those that took it."""
-        taken = await self._database.write(lambda connection: nodes.set_draining(connection, workers, draining))
+        taken = await self._change(workers, lambda connection: nodes.set_draining(connection, workers, draining))
         self._room.wake()
         return taken
 
@@ -129,11 +140,15 @@ class PilotQueue:
             nodes.forget(connection, workers)
             return waiting
 
-        requeued = await self._database.write(work)
+        requeued = await self._change(workers, work)
         self._contacts.drop(workers)
         self._room.wake()
         if requeued:
             self._wake_controller(f"{requeued} jobs lost their worker")
+
+    async def _change(self, workers: Sequence[WorkerId], work: Callable[[Connection], T]) -> T:
+        """A write that may change what these workers are told."""
+        return await self._database.write(work, lambda _: self._standing.fall(workers))
 
     # --- workers
 
@@ -150,25 +165,51 @@ class PilotQueue:
 
     async def _assign(self, asks: Sequence[Ask]) -> Sequence[JobAnswer]:
         now = self._clock.now()
-        return await self._database.write(lambda connection: self._scheduler.assign(connection, asks, now))
 
-    async def alive(
-        self, worker: WorkerId, running: Sequence[Listed], *, draining: bool
-    ) -> tuple[Order, Sequence[JobId]]:
+        def ended(answers: Sequence[JobAnswer] | None) -> None:
+            nothing_known = [None] * len(asks)
+            pairs = zip(asks, nothing_known if answers is None else answers, strict=True)
+            self._standing.fall(ask.worker for ask, answer in pairs if answer is None or answer.final)
+
+        # Hundreds may wait for this one write. Behind all that is written meanwhile they would wait for each other.
+        return await self._database.write(
+            lambda connection: self._scheduler.assign(connection, asks, now), ended, urgent=True
+        )
+
+    def heard(self, worker: WorkerId, running: Sequence[Listed], *, draining: bool) -> Told | None:
+        """Contact, and the answer when it is known; None, and nothing is noted, when :meth:`alive` must find it."""
+        told = self._standing.to(worker, Said(tuple(running), draining)) if self._alone() else None
+        if told is not None:
+            # As when this was answered before: nothing was missing, and no drain of its own will was new.
+            self._contacts.note(worker)
+            self._contacts.obeys(worker)
+            self._contacts.missing(worker, ())
+        return told
+
+    async def alive(self, worker: WorkerId, running: Sequence[Listed], *, draining: bool) -> Told:
         """Contact. Returns the order, and the jobs of ``running`` that it must end."""
         if len(running) > _MOST_LISTED:
             raise InvalidRequest(f"a worker lists {len(running)} jobs, {_MOST_LISTED} are the most")
+        known = self.heard(worker, running, draining=draining)
+        if known is not None:
+            return known
         self._contacts.note(worker)
+        look = self._standing.look(worker)
         heard = await self._database.read(lambda connection: hearing.hear(connection, worker, running, insists=False))
-        told = heard.worker is None or heard.worker.draining
-        insists = self._contacts.insists(worker, draining=draining and not told)
+        ordered = heard.worker is None or heard.worker.draining
+        insists = self._contacts.insists(worker, draining=draining and not ordered)
         if insists or not heard.settled:
             now = self._clock.now()
             first = heard
-            heard = await self._database.write(
-                lambda connection: hearing.settle(connection, worker, running, first, insists=insists, now=now)
+            heard = await self._change(
+                [worker],
+                lambda connection: hearing.settle(connection, worker, running, first, insists=insists, now=now),
             )
             self._wake_controller(f"worker {worker} has changed")
+        else:
+            again = heard.worker is not None and not heard.missing and (ordered or not draining)
+            told = (heard.order, heard.cancel) if again else None
+            self._standing.keep(worker, look, Said(tuple(running), draining), told)
         self._contacts.missing(worker, heard.missing)
         return heard.order, heard.cancel
 
@@ -181,7 +222,7 @@ class PilotQueue:
             nodes.set_final(connection, worker)
             return sql.lose(connection, lost, f"worker {worker} left without it", now, self._maximum_losses)
 
-        requeued = await self._database.write(work)
+        requeued = await self._change([worker], work)
         if requeued:
             self._room.wake()
         self._wake_controller(f"worker {worker} has left")
@@ -248,8 +289,9 @@ class PilotQueue:
         """Record the end of an attempt. False when its result is not wanted any more."""
         self._contacts.note(worker)
         now = self._clock.now()
-        ended = await self._database.write(
-            lambda connection: sql.finish(connection, worker, end, self._descriptions, now, self._maximum_losses)
+        ended = await self._change(
+            [worker],
+            lambda connection: sql.finish(connection, worker, end, self._descriptions, now, self._maximum_losses),
         )
         if ended.requeued:
             self._room.wake()
@@ -338,7 +380,8 @@ class PilotQueue:
                 number += cancelling.cancel_submission(connection, submission, user, now)
             return number
 
-        number = await self._database.write(work)
+        # Whose jobs they were, only the tables know.
+        number = await self._database.write(work, lambda number: None if number == 0 else self._standing.fall_all())
         if number:
             self._wake_controller(f"{number} jobs cancelled")
         return number
@@ -396,7 +439,7 @@ class PilotQueue:
                 waiting += sql.lose(connection, [attempt], why, now, self._maximum_losses)
             return waiting
 
-        requeued = await self._database.write(work)
+        requeued = await self._change([*silent, *forgotten], work)
         self._room.wake()
         self._wake_controller(f"{requeued} jobs lost their worker")
 

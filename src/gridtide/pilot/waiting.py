@@ -88,6 +88,5 @@ class WaitingRoom:
                 continue
             for entry, answer in zip(batch, answers, strict=True):
                 entry.in_hand = False
-                final = entry.leaving or answer.assignment is not None or answer.order is not Order.CONTINUE
-                if final and not entry.answer.done():
+                if (entry.leaving or answer.final) and not entry.answer.done():
                     entry.answer.set_result(answer)

@@ -162,8 +162,13 @@ def check_json_type(request: Request) -> None:
 async def read_fields(request: Request, *, limit: int, patience: float) -> Fields:
     """A JSON object for :class:`Fields`."""
     check_json_type(request)
-    value = decode(await read_body(request, limit=limit, patience=patience))
-    return Fields.of(value, "body")
+    return Fields.of(decode(await read_body(request, limit=limit, patience=patience)), "body")
+
+
+def decode_fields(request: Request, body: bytes) -> Fields:
+    """The same of a body that has come already."""
+    check_json_type(request)
+    return Fields.of(decode(body), "body")
 
 
 class Fields:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import logging
 import resource
@@ -14,12 +15,11 @@ from typing import Any, Final, cast
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gridtide.errors import SiteFileError
-from gridtide.service.answers import TooLarge, refusal
 from gridtide.service.certificates import ServerTls
+from gridtide.service.connection import ShortProtocol
+from gridtide.service.shortcuts import Shortcuts
 from gridtide.service.state import Service
 
 _log = structlog.get_logger("gridtide.service")
@@ -31,100 +31,10 @@ KEEP_ALIVE: Final = 90
 below, every heartbeat of a worker pays for a new TLS handshake."""
 STOP_PATIENCE: Final = 5
 """Seconds that transfers under way get when the server stops."""
-HEAD_LIMIT: Final = 32 * 1024
-"""Bytes of request line and headers. Proxies and single sign-on headers stay below 16 KiB."""
-HEAD_PATIENCE: Final = 20.0
-"""Seconds from a connection, or from a request's first byte, to the end of its headers."""
-LINGER: Final = 1.0
-"""Seconds for which what a refused client still sends is thrown away, so that it gets to read why."""
 CONNECTIONS: Final = 65_536
 """Files and connections that the process may have open. The usual 1024 is less than the agents of a site keep open."""
 REFRESH: Final = 12 * 3600.0
 """Seconds between two looks whether the certificate is to be renewed."""
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 with a bound on the size of a request's head and on the time it may take."""
-
-    _head = 0
-    _in_head = True
-    _refused = False
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock: a connection that says nothing is closed."""
-        super().connection_made(transport)
-        self._timer = self.loop.call_later(HEAD_PATIENCE, self._late)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        """A new head begins."""
-        super().on_message_begin()
-        self._head = 0
-        self._in_head = True
-
-    def on_headers_complete(self) -> None:
-        """The head is whole: what follows is bounded by its route."""
-        self._in_head = False
-        self._stop_timer()
-        super().on_headers_complete()
-
-    def on_url(self, url: bytes) -> None:
-        """Count the request line."""
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header."""
-        self._count(len(name) + len(value))
-        super().on_header(name, value)
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser. It gathers an unfinished header without bound, so the bytes are counted here too."""
-        if self._refused:
-            return
-        super().data_received(data)
-        if self._refused or not self._in_head or self.transport.is_closing():
-            return
-        if self._timer is None:
-            self._timer = self.loop.call_later(HEAD_PATIENCE, self._late)
-        self._head += len(data)
-        if self._head > HEAD_LIMIT:
-            self.send_400_response("")
-
-    def send_400_response(self, msg: str) -> None:
-        """The one shape of error, also for what is no HTTP."""
-        if self._head > HEAD_LIMIT:
-            error = TooLarge(f"the request line and headers have more than {HEAD_LIMIT} bytes", status=431)
-        else:
-            error = TooLarge("this is no HTTP/1.1 request", status=400)
-        response = refusal(error)
-        head = [f"HTTP/1.1 {response.status_code} {'Bad Request' if response.status_code == 400 else 'Too Large'}"]
-        head += [f"{name}: {value}" for name, value in response.headers.items()]
-        self.transport.write("\r\n".join([*head, "connection: close", "", ""]).encode() + bytes(response.body))
-        self._refused = True
-        # Closing while bytes are unread would reset the connection, and the client would never see the answer.
-        self._stop_timer()
-        self._timer = self.loop.call_later(LINGER, self._late)
-
-    def _count(self, size: int) -> None:
-        self._head += size
-        if self._head > HEAD_LIMIT:
-            raise ValueError("the head is too large")
-
-    def _late(self) -> None:
-        self._timer = None
-        if not self.transport.is_closing():
-            self.transport.close()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 class _Server(uvicorn.Server):
@@ -180,10 +90,11 @@ def url_of(bound: socket.socket, *, encrypted: bool) -> str:
     return f"{'https' if encrypted else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _config(app: ASGIApp, tls: ServerTls | None) -> uvicorn.Config:
+def _config(app: FastAPI, tls: ServerTls | None) -> uvicorn.Config:
+    protocol: Any = functools.partial(ShortProtocol, shortcuts=Shortcuts(app.state.service))
     return uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,

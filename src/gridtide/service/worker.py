@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gridtide.control.api import AliveAnswer
 from gridtide.errors import AccessDenied, InvalidRequest, NotFound
 from gridtide.model.boots import BootReport
 from gridtide.model.ids import WorkerId
 from gridtide.pilot.protocol import JobId, Order, Pilot
 from gridtide.queues.protocol import Batch, JoinOrders
 from gridtide.service.answers import BadToken, answer
-from gridtide.service.body import SMALL, Fields, read_fields
+from gridtide.service.body import SMALL, Fields, decode_fields, read_fields
 from gridtide.service.describe import body_of
 from gridtide.service.names import job_id
 from gridtide.service.routing import ThinRoute
@@ -29,6 +31,7 @@ router = APIRouter(route_class=ThinRoute, tags=["workers"])
 MOST_RUNNING: Final = 1024
 """Jobs that one worker may report as running: more than any machine has cores."""
 _URGENCY: Final = (Order.CONTINUE, Order.DRAIN, Order.STOP)
+_NO_WORD: Final[tuple[Order, Sequence[JobId]]] = (Order.CONTINUE, ())
 
 
 @router.post("/v1/worker/join", openapi_extra=body_of("worker_token", "host", "agent", "boot"))
@@ -48,6 +51,7 @@ async def join(request: Request) -> Response:
     except AccessDenied:
         service.gate.count_failure(service.gate.peer(request))
         raise BadToken("this join token is not good (any more)", remedy="the controller replaces the worker") from None
+    service.gate.remember(machine.worker, own.digest)
     if joined.boot is not None:
         service.metrics.observe_boot(joined.boot)
     return answer(
@@ -126,16 +130,49 @@ async def alive(request: Request) -> Response:
     service = service_of(request)
     worker = worker_of(request)
     fields = await read_fields(request, limit=SMALL, patience=service.settings.body_patience)
-    load = fields.number("load")
-    draining = fields.flag("draining")
     pilot = _pilot_of(service, worker)
+    sign = _sign_of(fields, pilot)
+    told = service.control.alive(worker, load=sign.load, running=len(sign.running), draining=sign.draining)
+    return _heard(told, await _ask_queue(pilot, worker, sign))
+
+
+def alive_at_once(service: Service, request: Request, body: bytes) -> Response | None:
+    """The answer of :func:`alive` where nothing has to be asked for it: a shortcut."""
+    worker = service.gate.known_worker(request)
+    if worker is None or len(body) > SMALL:
+        return None
+    pilot = _pilot_of(service, worker)
+    sign = _sign_of(decode_fields(request, body), pilot)
+    word = _NO_WORD if pilot is None else pilot.heard(worker, sign.running, draining=sign.draining)
+    if word is None:
+        return None
+    told = service.control.alive(worker, load=sign.load, running=len(sign.running), draining=sign.draining)
+    return _heard(told, word)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sign:
+    """Of life."""
+
+    load: float
+    running: Sequence[tuple[JobId, int]]
+    draining: bool
+
+
+def _sign_of(fields: Fields, pilot: Pilot | None) -> _Sign:
+    """Of a worker that this pilot queue serves, if any."""
+    load, draining = fields.number("load"), fields.flag("draining")
     name = _process if pilot is None else job_id
     running = [
         (name(item.text("job", longest=40)), item.integer("attempt", least=1))
         for item in fields.each("running", most=MOST_RUNNING)
     ]
-    told = await service.control.alive(worker, load=load, running=len(running), draining=draining)
-    order, ended = await _ask_queue(pilot, worker, running, draining=draining)
+    return _Sign(load, running, draining)
+
+
+def _heard(told: AliveAnswer, word: tuple[Order, Sequence[JobId]]) -> Response:
+    """The controller's word and the queue's."""
+    order, ended = word
     return answer(
         {
             "order": str(max(told.order, order, key=_URGENCY.index)),
@@ -151,16 +188,14 @@ def _process(text: str) -> JobId:
     return JobId(text)
 
 
-async def _ask_queue(
-    pilot: Pilot | None, worker: WorkerId, running: Sequence[tuple[JobId, int]], *, draining: bool
-) -> tuple[Order, Sequence[JobId]]:
+async def _ask_queue(pilot: Pilot | None, worker: WorkerId, sign: _Sign) -> tuple[Order, Sequence[JobId]]:
     """The pilot queue's word. That a worker of another queue is unknown to it is no order of any kind."""
     if pilot is None:
-        return Order.CONTINUE, ()
+        return _NO_WORD
     try:
-        return await pilot.alive(worker, running, draining=draining)
+        return await pilot.alive(worker, sign.running, draining=sign.draining)
     except NotFound:
-        return Order.CONTINUE, ()
+        return _NO_WORD
 
 
 def _pilot_of(service: Service, worker: WorkerId) -> Pilot | None:

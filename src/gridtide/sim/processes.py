@@ -7,10 +7,10 @@ process's :mod:`gate <gridtide.sim.gate>`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from gridtide.clock import Clock, SystemClock
 from gridtide.control.api import AliveAnswer, JoinAnswer
@@ -72,7 +72,7 @@ class Door:
         with self._process.gate.visit():
             return await self._process.controller.join(worker, join_secret, worker_secret, host)
 
-    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> Coroutine[Any, Any, AliveAnswer]:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
         """See SiteControl."""
         return self._process.controller.alive(worker, load=load, running=running, draining=draining)
 

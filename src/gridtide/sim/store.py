@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from gridtide.model.boots import Boot
+from gridtide.errors import AccessDenied, Conflict
 from gridtide.model.costs import Stay
-from gridtide.model.demand import Attribute
-from gridtide.model.ids import GroupName, WorkerId
-from gridtide.model.reasons import Reason
+from gridtide.model.ids import GroupName
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import Worker
 from gridtide.sim.gate import reach
 from gridtide.sim.watch import Watch
 from gridtide.store.memory import MemoryFleetStore
-from gridtide.store.ports import Change, Event, Lease, Owner
+from gridtide.store.ports import Change, Event, Join, Lease, Owner, Traded
 
 
 class WatchedStore(MemoryFleetStore):
@@ -63,33 +62,15 @@ class WatchedStore(MemoryFleetStore):
         self._watch.recorded(changes, deposed=deposed)
         await reach()
 
-    async def join(
-        self,
-        lease: Lease,
-        worker: WorkerId,
-        *,
-        join_digest: bytes,
-        worker_digest: bytes,
-        now: float,
-        host: Mapping[str, Attribute],
-        reason: Reason,
-        boot: Boot | None = None,
-    ) -> Worker:
+    async def join(self, lease: Lease, joins: Sequence[Join]) -> Sequence[Traded | AccessDenied | Conflict]:
         """See FleetStore."""
         await reach()
-        joined = await super().join(
-            lease,
-            worker,
-            join_digest=join_digest,
-            worker_digest=worker_digest,
-            now=now,
-            host=host,
-            reason=reason,
-            boot=boot,
-        )
-        self._watch.joined(joined)
+        outcomes = await super().join(lease, [replace(each, event=None) for each in joins])
+        for outcome in outcomes:
+            if isinstance(outcome, Traded):
+                self._watch.joined(outcome.worker)
         await reach()
-        return joined
+        return outcomes
 
     def _deposed(self, lease: Lease) -> bool:
         """Whether another controller has led since."""

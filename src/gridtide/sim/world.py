@@ -196,7 +196,7 @@ class SimulatedWorld:
                 load = 1.0 - node.free[0] / node.total.cores if node.total.cores else 0.0
                 leaves = node.draining or node.own_will
                 with lost:
-                    await service.alive(worker, load=load, running=len(node.jobs), draining=leaves)
+                    service.alive(worker, load=load, running=len(node.jobs), draining=leaves)
 
     def _alone(self, worker: WorkerId) -> None:
         """It reaches no service. After its lease it takes no new job, as it promised when it joined."""

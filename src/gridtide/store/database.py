@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from enum import IntEnum
+from typing import Any, Final, Generic, TypeVar, cast
 
 from sqlalchemy import Connection, Engine, RootTransaction, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
@@ -33,6 +35,9 @@ T = TypeVar("T")
 
 # How many writes may share a commit. More makes the first of them wait for the last; fewer costs commits.
 _GROUP: Final = 256
+# Seconds after which no further write joins a group, however short it is: what is urgent waits for it. More lets a
+# leader on a busy machine miss the renewal of its lease.
+_LONGEST: Final = 0.25
 _READERS: Final = 4
 # Seconds before the one retry: a server that restarts refuses connections for a moment.
 _PAUSE: Final = 0.25
@@ -55,11 +60,34 @@ _POSTGRESQL_DEFAULTS: Final = {
 _Outcome = tuple[Any, BaseException | None]
 
 
+class _Rank(IntEnum):
+    """Which write comes first."""
+
+    URGENT = 0
+    USUAL = 1
+    LAST = 2
+
+
+def _nothing(_result: object) -> None:
+    pass
+
+
 @dataclass(slots=True, eq=False)
 class _Write(Generic[T]):
     work: Callable[[Connection], T]
+    ended: Callable[[T | None], None]
     loop: asyncio.AbstractEventLoop
     result: asyncio.Future[T]
+
+    def settle(self, value: T | None, error: BaseException | None) -> None:
+        """On the caller's loop."""
+        self.ended(value)
+        if self.result.done():  # cancelled meanwhile
+            return
+        if error is None:
+            self.result.set_result(cast(T, value))
+        else:
+            self.result.set_exception(error)
 
 
 class Database:
@@ -73,7 +101,8 @@ class Database:
         self.where = place(self.engine.url)
         self._postgresql = self.engine.dialect.name == "postgresql"
         self._writing, self._reading = _lanes(self.engine)
-        self._writes: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
+        self._writes: queue.PriorityQueue[tuple[_Rank, int, _Write[Any] | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         # Held while a write is queued or the store is closed, so that no write can end up behind the last one.
         self._gate = threading.Lock()
         self._closed = False
@@ -81,20 +110,28 @@ class Database:
         self._writer = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
         self._writer.start()
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(
+        self, work: Callable[[Connection], T], ended: Callable[[T | None], None] = _nothing, *, urgent: bool = False
+    ) -> T:
         """Run ``work`` in a transaction and return its result after the commit.
 
         ``work`` runs on another thread and may run again when the transaction must be repeated: it must not touch
         anything but its connection. Raises what ``work`` raises (then nothing was changed), StoreError when the
         database refuses a statement, StoreUnavailable when it does not answer or is closed. A caller that is
         cancelled while its write is under way does not know whether it was made.
+
+        ``ended`` does: it is called on the caller's loop, before the caller goes on and also when it is gone, with the
+        result, or with None when the write failed or may have failed. Only a write that was never begun is not told of.
+
+        One that is ``urgent`` goes before all that wait.
         """
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
         with self._gate:
             if self._closed:
                 raise self._is_closed()
-            self._writes.put(_Write(work, loop, result))
+            rank = _Rank.URGENT if urgent else _Rank.USUAL
+            self._writes.put((rank, next(self._numbers), _Write(work, ended, loop, result)))
         return await result
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -113,7 +150,7 @@ class Database:
         with self._gate:
             if not self._closed:
                 self._closed = True
-                self._writes.put(None)
+                self._writes.put((_Rank.LAST, next(self._numbers), None))
         await asyncio.get_running_loop().run_in_executor(None, self._finish)
 
     def _finish(self) -> None:
@@ -139,37 +176,34 @@ class Database:
             raise explain(error, self.where) from error
 
     def _write_loop(self) -> None:
-        while (first := self._writes.get()) is not None:
+        while (first := self._writes.get())[-1] is not None:
             group = [first]
-            closing = False
-            while len(group) < _GROUP and not closing:
+            while len(group) < _GROUP and group[-1][-1] is not None:
                 try:
-                    more = self._writes.get_nowait()
+                    group.append(self._writes.get_nowait())
                 except queue.Empty:
                     break
-                if more is None:
-                    closing = True
-                else:
-                    group.append(more)
-            self._serve(group)
-            if closing:
-                return
+            served = self._serve([write for _, _, write in group if write is not None])
+            for left in group[served:]:
+                self._writes.put(left)
 
-    def _serve(self, waiting: Sequence[_Write[Any]]) -> None:
+    def _serve(self, waiting: Sequence[_Write[Any]]) -> int:
+        """How many of them are settled; the others are to be served later."""
         group = [write for write in waiting if not write.result.cancelled()]
         if not group:
-            return
+            return len(waiting)
         try:
             outcomes = self._outcomes(group)
         # The barrier of this thread: were it to die, every later caller would wait for ever.
         except BaseException as error:  # noqa: BLE001
             outcomes = [(None, error)] * len(group)
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], _Outcome]]] = {}
-        for write, outcome in zip(group, outcomes, strict=True):
-            by_loop.setdefault(write.loop, []).append((write.result, outcome))
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Write[Any], _Outcome]]] = {}
+        for write, outcome in zip(group, outcomes, strict=False):
+            by_loop.setdefault(write.loop, []).append((write, outcome))
         for loop, settled in by_loop.items():
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there any more
                 loop.call_soon_threadsafe(_settle, settled)
+        return len(waiting) if len(outcomes) == len(group) else waiting.index(group[len(outcomes)])
 
     def _outcomes(self, group: Sequence[_Write[Any]], *, again: bool = False) -> Sequence[_Outcome]:
         try:
@@ -185,12 +219,13 @@ class Database:
             return [(None, explain(error, self.where)) for _ in group]
 
     def _attempt(self, group: Sequence[_Write[Any]]) -> Sequence[_Outcome]:
-        """One transaction. Raises what concerns all of the group; then nothing was changed."""
+        """One transaction, of as many as have the time. Raises what concerns all of them; then nothing was changed."""
+        until = time.monotonic() + _LONGEST
         with self._writing.connect() as connection:
             transaction = connection.begin()
             try:
                 # Without savepoints at first: failures are rare, and a savepoint costs more than most writes.
-                outcomes: list[_Outcome] = [(write.work(connection), None) for write in group]
+                outcomes: list[_Outcome] = [(write.work(connection), None) for write in _in_time(group, until)]
             # Whatever one caller's work raises belongs to that caller alone.
             except BaseException as error:  # noqa: BLE001
                 problem = self._of_one(error)
@@ -198,7 +233,8 @@ class Database:
                 if len(group) == 1:
                     return [(None, problem)]
                 transaction = connection.begin()
-                outcomes = [self._guarded(write, connection) for write in group]
+                until = time.monotonic() + _LONGEST
+                outcomes = [self._guarded(write, connection) for write in _in_time(group, until)]
             self._commit(connection, transaction)
             return outcomes
 
@@ -252,14 +288,18 @@ class Database:
         )
 
 
-def _settle(settled: Sequence[tuple[asyncio.Future[Any], _Outcome]]) -> None:
-    for result, (value, error) in settled:
-        if result.done():  # cancelled meanwhile
-            continue
-        if error is None:
-            result.set_result(value)
-        else:
-            result.set_exception(error)
+def _in_time(group: Sequence[_Write[Any]], until: float) -> Iterator[_Write[Any]]:
+    """The first one, and more until it is late."""
+    yield group[0]
+    for write in group[1:]:
+        if time.monotonic() >= until:
+            return
+        yield write
+
+
+def _settle(settled: Sequence[tuple[_Write[Any], _Outcome]]) -> None:
+    for write, outcome in settled:
+        write.settle(*outcome)
 
 
 def make_engine(url: str) -> Engine:

@@ -9,16 +9,15 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from gridtide.errors import Conflict, NotFound
+from gridtide.errors import AccessDenied, Conflict, NotFound
 from gridtide.model.boots import Boot
 from gridtide.model.costs import Stay, stay_of
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
-from gridtide.model.reasons import Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import Worker, WorkerState
-from gridtide.store.ports import AccessToken, Change, Event, JoinToken, Lease, Owner, RecordedEvent
-from gridtide.store.rules import NO_WISHES, admit, attributes, fence, fold, grant, trade
+from gridtide.store.ports import AccessToken, Change, Event, Join, JoinToken, Lease, Owner, RecordedEvent, Traded
+from gridtide.store.rules import NO_WISHES, Applicant, admit, attributes, fence, fold, grant, trade
 
 
 class MemoryFleetStore:
@@ -103,37 +102,23 @@ class MemoryFleetStore:
         """See FleetStore."""
         return dict(self._wishes)
 
-    async def join(
-        self,
-        lease: Lease,
-        worker: WorkerId,
-        *,
-        join_digest: bytes,
-        worker_digest: bytes,
-        now: float,
-        host: Mapping[str, Attribute],
-        reason: Reason,
-        boot: Boot | None = None,
-    ) -> Worker:
+    async def join(self, lease: Lease, joins: Sequence[Join]) -> Sequence[Traded | AccessDenied | Conflict]:
         """See FleetStore."""
         fence(self._lease, lease)
-        present = await self.worker(worker)
-        after = trade(
-            present,
-            self._join_tokens.get(worker),
-            self._worker_digests.get(worker),
-            join_digest=join_digest,
-            worker_digest=worker_digest,
-            now=now,
-            reason=reason,
-        )
-        if after is not present:
-            self._put({worker: after})
-            self._worker_digests[worker] = worker_digest
-            self._hosts[worker] = attributes(host)
-            if boot is not None:
-                self._boots[worker] = boot
-        return after
+        stored = {each.worker: self._applicant(each.worker) for each in joins}
+        trades = trade(joins, stored)
+        for name, (join, after) in trades.made.items():
+            self._put({name: after})
+            self._worker_digests[name] = join.worker_digest
+            self._hosts[name] = attributes(join.host)
+            if join.boot is not None:
+                self._boots[name] = join.boot
+        self._events += trades.events
+        return trades.outcomes
+
+    def _applicant(self, name: WorkerId) -> Applicant:
+        worker = self._alive.get(name) or self._dead.get(name)
+        return Applicant(worker, self._join_tokens.get(name), self._worker_digests.get(name))
 
     async def read_context(
         self, lease: Lease, worker: WorkerId, *, join_digest: bytes, reader_digest: bytes, now: float

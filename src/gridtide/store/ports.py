@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
+from gridtide.errors import AccessDenied, Conflict
 from gridtide.model.boots import Boot
 from gridtide.model.costs import Stay
 from gridtide.model.demand import Attribute
@@ -112,6 +113,31 @@ class RecordedEvent:
 Change = AddWorker | UpdateWorker | SetWishes | Event
 
 
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A machine trades its join token for a worker token of its own making."""
+
+    worker: WorkerId
+    join_digest: bytes
+    worker_digest: bytes
+    now: float
+    host: Mapping[str, Attribute]
+    reason: Reason
+    boot: Boot | None = None
+    """Kept if it joins by this."""
+    event: Event | None = None
+    """The same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """A machine that may call itself a worker."""
+
+    worker: Worker
+    now: bool
+    """Whether it has joined by this; else the same pair of tokens was traded before."""
+
+
 class Role(StrEnum):
     """Who may do what; docs/reference/roles.md has the table."""
 
@@ -186,24 +212,13 @@ class FleetStore(Protocol):
         """Groups without any are left out."""
         ...
 
-    async def join(
-        self,
-        lease: Lease,
-        worker: WorkerId,
-        *,
-        join_digest: bytes,
-        worker_digest: bytes,
-        now: float,
-        host: Mapping[str, Attribute],
-        reason: Reason,
-        boot: Boot | None = None,
-    ) -> Worker:
-        """Trade a join token for a worker token, and move the worker to JOINED, in one transaction.
+    async def join(self, lease: Lease, joins: Sequence[Join]) -> Sequence[Traded | AccessDenied | Conflict]:
+        """Trade join tokens for worker tokens, and move the workers to JOINED, in one transaction; the outcome of each.
 
         The machine makes its worker token itself, so that a lost answer can be asked for again: the same pair of
         tokens gives the same worker; any other use of a spent token is AccessDenied, as are an unknown or expired
         token and a wrong digest (compared in constant time, and told apart in no way). Conflict when the worker is
-        not in :data:`~gridtide.model.workers.MAY_JOIN` any more. ``boot`` is kept in the same transaction.
+        not in :data:`~gridtide.model.workers.MAY_JOIN` any more. One that is refused does not concern the others.
         """
         ...
 

@@ -15,7 +15,19 @@ from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.reasons import Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import MAY_JOIN, Worker, WorkerState, may
-from gridtide.store.ports import AddWorker, Change, Event, JoinToken, Json, Lease, Owner, SetWishes, UpdateWorker
+from gridtide.store.ports import (
+    AddWorker,
+    Change,
+    Event,
+    Join,
+    JoinToken,
+    Json,
+    Lease,
+    Owner,
+    SetWishes,
+    Traded,
+    UpdateWorker,
+)
 
 NO_WISHES: Final = Wishes()
 """A group with these is as in the site file: nothing is kept of it."""
@@ -119,31 +131,62 @@ def fence(stored: Lease | None, lease: Lease) -> None:
         )
 
 
-def trade(
-    worker: Worker | None,
-    token: JoinToken | None,
-    spent_on: bytes | None,
-    *,
-    join_digest: bytes,
-    worker_digest: bytes,
-    now: float,
-    reason: Reason,
-) -> Worker:
-    """The worker as it is after this join: the same object when this pair of tokens was traded before.
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """What is stored of somebody who wants to join."""
 
-    ``spent_on`` is the digest of the worker token that the join token was traded for, None while it was not.
-    AccessDenied or Conflict when the trade is refused.
-    """
-    right = hmac.compare_digest(join_digest, _NO_DIGEST if token is None else token.digest)
-    same = hmac.compare_digest(worker_digest, _NO_DIGEST if spent_on is None else spent_on)
-    usable = same if spent_on is not None else token is not None and now < token.expires
+    worker: Worker | None = None
+    token: JoinToken | None = None
+    spent_on: bytes | None = None
+    """Digest of the worker token that the join token was traded for; None while it was not."""
+
+
+@dataclass(slots=True)
+class Trades:
+    """What joins come down to."""
+
+    outcomes: list[Traded | AccessDenied | Conflict] = field(default_factory=list)
+    """Of each, in their order."""
+    made: dict[WorkerId, tuple[Join, Worker]] = field(default_factory=dict)
+    """Those who have joined, as they are then."""
+    events: list[Event] = field(default_factory=list)
+
+
+def trade(joins: Sequence[Join], stored: Mapping[WorkerId, Applicant]) -> Trades:
+    """Each join after those before it. Workers that do not exist are not in ``stored``."""
+    trades = Trades()
+    for join in joins:
+        applicant = stored.get(join.worker, Applicant())
+        if join.worker in trades.made:
+            earlier, joined = trades.made[join.worker]
+            applicant = Applicant(joined, applicant.token, earlier.worker_digest)
+        try:
+            after = _trade(applicant, join)
+        except (AccessDenied, Conflict) as refusal:
+            trades.outcomes.append(refusal)
+            continue
+        moved = after is not applicant.worker
+        trades.outcomes.append(Traded(after, moved))
+        if moved:
+            trades.made[join.worker] = (join, after)
+            trades.events += [] if join.event is None else [_storable_event(join.event)]
+    return trades
+
+
+def _trade(applicant: Applicant, join: Join) -> Worker:
+    """The worker as it is after this join: the same object when this pair of tokens was traded before."""
+    worker, token, spent_on = applicant.worker, applicant.token, applicant.spent_on
+    right = hmac.compare_digest(join.join_digest, _NO_DIGEST if token is None else token.digest)
+    same = hmac.compare_digest(join.worker_digest, _NO_DIGEST if spent_on is None else spent_on)
+    usable = same if spent_on is not None else token is not None and join.now < token.expires
     if worker is None or token is None or not right or not usable:
         raise AccessDenied("this join token is not valid")
     if spent_on is not None and worker.state is not WorkerState.GONE:
         return worker
     if worker.state not in MAY_JOIN:
         raise Conflict(f"worker {worker.id} is {worker.state}: it may not join any more")
-    return replace(worker, state=WorkerState.JOINED, since=now, joined=now, reason=_storable_reason(reason))
+    reason = _storable_reason(join.reason)
+    return replace(worker, state=WorkerState.JOINED, since=join.now, joined=join.now, reason=reason)
 
 
 def admit(

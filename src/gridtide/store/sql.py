@@ -21,16 +21,16 @@ from sqlalchemy import (
     update,
 )
 
-from gridtide.errors import Conflict, NotFound
+from gridtide.errors import AccessDenied, Conflict, NotFound
 from gridtide.model.boots import Boot
 from gridtide.model.costs import Stay
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, GroupName, WorkerId
-from gridtide.model.reasons import Cause, Reason
+from gridtide.model.reasons import Cause
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.store.database import Database
-from gridtide.store.ports import AccessToken, Change, JoinToken, Lease, Owner, RecordedEvent
+from gridtide.store.ports import AccessToken, Change, Join, JoinToken, Lease, Owner, RecordedEvent, Traded
 from gridtide.store.rows import (
     WORKER_COLUMNS,
     boot_of,
@@ -46,7 +46,7 @@ from gridtide.store.rows import (
     wishes_of,
     worker_of,
 )
-from gridtide.store.rules import NO_WISHES, Effects, admit, attributes, fence, fold, grant, named, trade
+from gridtide.store.rules import NO_WISHES, Applicant, Effects, admit, attributes, fence, fold, grant, named, trade
 from gridtide.store.tables import ALIVE, DEAD, boots, events, leadership, tokens, wishes, workers
 
 # SQLite takes 32 766 parameters in a statement, PostgreSQL's protocol 65 535.
@@ -58,7 +58,7 @@ _LEADER: Final = select(leadership)
 _LEADER_LOCKED: Final = _LEADER.with_for_update()
 _STATES: Final = select(workers.c.id, workers.c.state).where(workers.c.id.in_(bindparam("ids", expanding=True)))
 _JOINING: Final = select(*WORKER_COLUMNS, workers.c.join_digest, workers.c.join_expires, workers.c.worker_digest).where(
-    workers.c.id == bindparam("worker")
+    workers.c.id.in_(bindparam("ids", expanding=True))
 )
 _READING: Final = select(
     *WORKER_COLUMNS, workers.c.join_digest, workers.c.join_expires, workers.c.worker_digest, workers.c.context_reader
@@ -116,7 +116,8 @@ class SqlFleetStore:
             fence(_stored_lease(connection), lease)
             connection.execute(update(leadership).values(expires=renewed.expires))
 
-        await self._database.write(work)
+        # However much there is to write: a leader that cannot renew its lease in time is deposed by its own load.
+        await self._database.write(work, urgent=True)
         return renewed
 
     async def release_lease(self, lease: Lease) -> None:
@@ -174,39 +175,21 @@ class SqlFleetStore:
 
         return await self._database.read(work)
 
-    async def join(
-        self,
-        lease: Lease,
-        worker: WorkerId,
-        *,
-        join_digest: bytes,
-        worker_digest: bytes,
-        now: float,
-        host: Mapping[str, Attribute],
-        reason: Reason,
-        boot: Boot | None = None,
-    ) -> Worker:
+    async def join(self, lease: Lease, joins: Sequence[Join]) -> Sequence[Traded | AccessDenied | Conflict]:
         """See FleetStore."""
 
-        def work(connection: Connection) -> Worker:
+        def work(connection: Connection) -> Sequence[Traded | AccessDenied | Conflict]:
             fence(_stored_lease(connection), lease)
-            row = connection.execute(_JOINING, {"worker": worker}).one_or_none()
-            present = None if row is None else worker_of(row)
-            after = trade(
-                present,
-                None if row is None or row.join_digest is None else JoinToken(row.join_digest, row.join_expires),
-                None if row is None else row.worker_digest,
-                join_digest=join_digest,
-                worker_digest=worker_digest,
-                now=now,
-                reason=reason,
-            )
-            if after is not present:
-                tokens_and_host = {"worker_digest": worker_digest, "host": attributes(host)}
-                connection.execute(_UPDATE_WORKER, _update_row(after, None) | tokens_and_host)
-                if boot is not None:
-                    connection.execute(insert(boots), row_of_boot(boot))
-            return after
+            rows = connection.execute(_JOINING, {"ids": list({each.worker: None for each in joins})}).all()
+            trades = trade(joins, {WorkerId(row.id): _applicant(row) for row in rows})
+            if trades.made:
+                connection.execute(_UPDATE_WORKER, [_joined_row(*each) for each in trades.made.values()])
+            boots_made = [row_of_boot(join.boot) for join, _ in trades.made.values() if join.boot is not None]
+            if boots_made:
+                connection.execute(insert(boots), boots_made)
+            if trades.events:
+                connection.execute(insert(events), [row_of_event(event) for event in trades.events])
+            return trades.outcomes
 
         return await self._database.write(work)
 
@@ -337,6 +320,16 @@ def _apply(connection: Connection, effects: Effects) -> None:
             connection.execute(insert(wishes), kept)
     if effects.events:
         connection.execute(insert(events), [row_of_event(event) for event in effects.events])
+
+
+def _applicant(row: Sequence[Any]) -> Applicant:
+    """A row of the question for those who want to join."""
+    digest, expires, spent_on = row[-3:]
+    return Applicant(worker_of(row), None if digest is None else JoinToken(digest, expires), spent_on)
+
+
+def _joined_row(join: Join, joined: Worker) -> dict[str, object]:
+    return _update_row(joined, None) | {"worker_digest": join.worker_digest, "host": attributes(join.host)}
 
 
 def _insert_row(worker: Worker, token: JoinToken | None) -> dict[str, object]:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -66,14 +66,18 @@ policy = {{ type = "queue", idle_for = "{idle_for}" }}
 
 
 class LiveSite:
-    """``python`` runs ``gridtide up``. Leaving the ``with`` block ends the controller and every machine of the site."""
+    """``python`` runs ``gridtide up``. Leaving the ``with`` block ends the controller and every machine of the site.
 
-    def __init__(self, directory: Path, text: str, *, python: str = sys.executable) -> None:
+    ``path``: directories in which the controller finds packages that are not installed, such as plug-ins.
+    """
+
+    def __init__(self, directory: Path, text: str, *, python: str = sys.executable, path: Sequence[Path] = ()) -> None:
         self.directory = directory
         self.file = directory / "site.toml"
         self.state = directory / "state"
         self.log = directory / "up.log"
         self._python = python
+        self._path = os.pathsep.join(str(each) for each in path)
         self._process: subprocess.Popen[bytes] | None = None
         self._client: httpx.Client | None = None
         directory.mkdir(parents=True, exist_ok=True)
@@ -99,6 +103,7 @@ class LiveSite:
             self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and site file)
                 [self._python, "-m", "gridtide.cli.main", "up", str(self.file)],
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, **({"PYTHONPATH": self._path} if self._path else {})},
                 stdout=sink,
                 stderr=sink,
             )

@@ -41,7 +41,7 @@ class LifeCycle(Protocol):
         """See SiteControl."""
         ...
 
-    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
         """See SiteControl."""
         ...
 
@@ -208,7 +208,7 @@ class FakeWorld:
             running = len(queue.running_on(agent.worker))
             load = running / max(agent.machine.resources.cores, 1)
             try:
-                told = await self._service(agent.worker).alive(
+                told = self._service(agent.worker).alive(
                     agent.worker, load=load, running=running, draining=queue.is_draining(agent.worker)
                 )
             except (_Unreachable, GridtideError):

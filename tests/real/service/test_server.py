@@ -16,14 +16,17 @@ from pathlib import Path
 import httpx
 import pytest
 import structlog
+from starlette.responses import Response
+from starlette.types import Scope
 
 from gridtide.errors import SiteFileError
 from gridtide.model.ids import WorkerId
 from gridtide.pilot.protocol import JobId, JobState
-from gridtide.service import server as server_module
+from gridtide.service import connection as connection_module
 from gridtide.service.certificates import ServerTls
 from gridtide.service.server import serve
 from gridtide.service.settings import MIB
+from gridtide.service.shortcuts import Shortcuts
 from gridtide.store.ports import Role
 from tests.unit.service.site import Site, make_site
 
@@ -259,10 +262,141 @@ async def test_stopping_is_quick_while_polls_and_streams_are_open(site: Site) ->
     assert WorkerId("grid-1") in site.control.workers
 
 
+def beat(site: Site, body: bytes = b'{"load": 0, "running": [], "draining": false}', *more: str) -> bytes:
+    """A heartbeat of grid-1."""
+    lines = [
+        "POST /v1/worker/alive HTTP/1.1",
+        "host: x",
+        f"authorization: Bearer {site.worker_tokens['grid-1']}",
+        "content-type: application/json",
+        *(more or [f"content-length: {len(body)}"]),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class Wire:
+    """A connection for bytes in whatever pieces."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def to(cls, url: str) -> Wire:
+        host, port = url.removeprefix("http://").split(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    async def answer(self) -> tuple[bytes, list[bytes], bytes]:
+        """Status line, other lines without the date, body."""
+        async with asyncio.timeout(30):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+            lines = sorted(line for line in head[1:-2] if not line.startswith(b"date:"))
+            (length,) = (int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:"))
+            return head[0], lines, await self.reader.readexactly(length)
+
+
+@pytest.fixture
+async def shortcuts(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """grid-1 has joined; whether each request that asked for a shortcut got one."""
+    taken: list[bool] = []
+    real = Shortcuts.answer
+
+    def counted(self: Shortcuts, target: bytes, scope: Scope, body: bytes) -> Response | None:
+        response = real(self, target, scope, body)
+        taken.append(response is not None)
+        return response
+
+    monkeypatch.setattr(Shortcuts, "answer", counted)
+    await site.join()
+    site.pilot.remembering = True
+    return taken
+
+
+async def test_a_heartbeat_in_one_piece_takes_the_short_way_and_is_answered_the_same(
+    site: Site, shortcuts: list[bool]
+) -> None:
+    async with served(site) as url:
+        wire = await Wire.to(url)
+        wire.writer.write(beat(site))
+        short = await wire.answer()
+        assert shortcuts == [True]
+        for at in (10, len(beat(site)) - 20):  # inside the head, inside the body
+            wire.writer.write(beat(site)[:at])
+            await asyncio.sleep(0.1)
+            wire.writer.write(beat(site)[at:])
+            assert await wire.answer() == short
+        # In two pieces of which the first ends before the body, it had to go the long way.
+        assert shortcuts == [True, True]
+        wire.writer.write(beat(site))
+        assert await wire.answer() == short
+        assert shortcuts == [True, True, True]
+        wire.writer.close()
+    assert short[0] == b"HTTP/1.1 200 OK"
+    assert b"cache-control: no-store" in short[1]
+    assert json.loads(short[2])["order"] == "continue"
+
+
+async def test_the_short_way_is_not_for_unusual_requests(site: Site, shortcuts: list[bool]) -> None:
+    plain = b'{"load": 0, "running": [], "draining": false}'
+    length = f"content-length: {len(plain)}"
+    async with served(site) as url:
+        wire = await Wire.to(url)
+        wire.writer.write(beat(site, plain, length, "connection: close"))
+        status, lines, _ = await wire.answer()
+        assert (status, b"connection: close" in lines) == (b"HTTP/1.1 200 OK", True)
+        assert await wire.reader.read() == b""
+        wire = await Wire.to(url)
+        wire.writer.write(beat(site, plain, length, "expect: 100-continue"))
+        assert await wire.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert (await wire.answer())[0] == b"HTTP/1.1 200 OK"
+        wire.writer.write(beat(site).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert (await wire.answer())[0] == b"HTTP/1.1 200 OK"
+        assert await wire.reader.read() == b""
+        wire = await Wire.to(url)
+        wire.writer.write(beat(site).replace(b"POST", b"GET"))
+        assert (await wire.answer())[0].startswith(b"HTTP/1.1 405 ")
+        assert shortcuts == []
+        wire.writer.write(beat(site, b"%x\r\n%b\r\n0\r\n\r\n" % (len(plain), plain), "transfer-encoding: chunked"))
+        assert (await wire.answer())[0] == b"HTTP/1.1 200 OK"
+        assert shortcuts == [True], "in one piece, whatever its coding"
+        wire.writer.write(beat(site, b"no length\r\n", "transfer-encoding: chunked"))
+        assert (await wire.answer())[0].startswith(b"HTTP/1.1 400 ")
+        assert shortcuts == [True]
+        wire.writer.close()
+
+
+async def test_requests_in_one_piece_are_answered_in_their_order(site: Site, shortcuts: list[bool]) -> None:
+    version = f"GET /v1/version HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {site.tokens[Role.VIEWER]}\r\n\r\n"
+    bad = beat(site, b"nonsense")
+    async with served(site) as url:
+        wire = await Wire.to(url)
+        wire.writer.write(beat(site) + beat(site) + version.encode() + beat(site) + bad + beat(site))
+        answers = [await wire.answer() for _ in range(6)]
+        wire.writer.close()
+    assert [status.split(b" ")[1] for status, _, _ in answers] == [b"200", b"200", b"200", b"200", b"400", b"200"]
+    assert [b'"order"' in body for _, _, body in answers] == [True, True, False, True, False, True]
+    assert shortcuts == [True, True], "what comes behind a request that is being answered waits like any other"
+
+
+async def test_what_the_short_way_leaves_is_answered_as_ever(site: Site, shortcuts: list[bool]) -> None:
+    async with served(site) as url:
+        wire = await Wire.to(url)
+        for body, status in ((b"", b"400"), (b" " * 70_000, b"413")):
+            wire.writer.write(beat(site, body))
+            first, _, told = await wire.answer()
+            assert (first.split(b" ")[1], json.loads(told)["error"]["kind"]) == (status, "InvalidRequest")
+        wire.writer.close()
+        del site.control.workers[WorkerId("grid-1")]
+        wire = await Wire.to(url)
+        wire.writer.write(beat(site))
+        assert (await wire.answer())[0].split(b" ")[1] == b"401"
+        wire.writer.close()
+    assert True not in shortcuts
+
+
 async def test_huge_heads_get_431_and_rubbish_400(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "LINGER", 0.2)
+    monkeypatch.setattr(connection_module, "LINGER", 0.2)
     start = b"GET /v1/version HTTP/1.1\r\nhost: x\r\n"
-    big = server_module.HEAD_LIMIT + 100
+    big = connection_module.HEAD_LIMIT + 100
     requests = {
         start + b"x-a: " + b"a" * big + b"\r\n\r\n": b"HTTP/1.1 431 ",
         start + b"".join(b"x-%d: b\r\n" % index for index in range(big // 5)) + b"\r\n": b"HTTP/1.1 431 ",
@@ -283,8 +417,8 @@ async def test_huge_heads_get_431_and_rubbish_400(site: Site, monkeypatch: pytes
 
 
 async def test_connections_that_say_nothing_are_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = server_module.HEAD_PATIENCE
-    monkeypatch.setattr(server_module, "HEAD_PATIENCE", 0.3)
+    usual = connection_module.HEAD_PATIENCE
+    monkeypatch.setattr(connection_module, "HEAD_PATIENCE", 0.3)
     async with served(site) as url:
         assert await raw(url, b"", patience=usual / 2) == b""
         assert await raw(url, b"GET /v1/version HTTP/1.1\r\nhost: x\r\n", patience=usual / 2) == b""

@@ -51,7 +51,7 @@ class Service:
         made: Worker = make_worker(worker)
         return JoinAnswer(made, lease=120.0, heartbeat=10.0, orders=await self.queue.join(made, host))
 
-    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
         self.beats.append((self.clock.now(), worker, running, draining))
         return AliveAnswer(self.order, lease=120.0, heartbeat=10.0)
 

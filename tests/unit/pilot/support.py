@@ -47,6 +47,7 @@ class Site:
     clock: HandClock = field(default_factory=HandClock)
     woken: list[str] = field(default_factory=list)
     numbers: int = 0
+    alone: bool = True
 
     def __post_init__(self) -> None:
         self.url = self.url or f"sqlite:///{self.directory}/pilot.db"
@@ -56,7 +57,14 @@ class Site:
 
     def restart(self) -> None:
         """A new process on the same database and directory."""
-        self.queue = PilotQueue(self.database, self.directory / "data", self.clock, lease=LEASE, wake=self.woken.append)
+        self.queue = PilotQueue(
+            self.database,
+            self.directory / "data",
+            self.clock,
+            lease=LEASE,
+            wake=self.woken.append,
+            alone=lambda: self.alone,
+        )
 
     async def admit(self, name: str, host: Mapping[str, Attribute] = ONE_CORE, *, single_use: bool = False) -> WorkerId:
         """A worker that may ask."""

@@ -7,6 +7,7 @@ import asyncio
 import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gridtide.model.ids import WorkerId
 from gridtide.model.resources import Resources
+from gridtide.pilot.hearing import hear
 from gridtide.pilot.protocol import EndCause, JobId, JobRequest, JobState, Order
 from tests.unit.pilot.support import LEASE, ONE_CORE, Site, end
 
@@ -248,6 +250,19 @@ class Machine(RuleBasedStateMachine):
         self.site.restart()
 
     # --- what is always true
+
+    @invariant()
+    def what_still_stands_is_what_the_tables_say(self) -> None:
+        for name, worker in self.workers.items():
+            listed = _listed(worker)
+            told = self.site.queue.heard(WorkerId(name), listed, draining=worker.draining)
+            if told is not None:
+                heard = self.run(
+                    self.site.database.read(partial(hear, worker=WorkerId(name), listed=listed, insists=False))
+                )
+                assert told == (heard.order, heard.cancel)
+                assert heard.settled
+                assert not heard.missing
 
     @invariant()
     def same_as_the_model(self) -> None:

@@ -49,6 +49,8 @@ class MemoryPilot:
         self.all: dict[JobId, Job] = {}
         self.names: dict[int, tuple[str, str]] = {}
         self.admitted: set[WorkerId] = set()
+        self.remembering = False
+        """Whether heartbeats are answered without a look."""
         self.draining: set[WorkerId] = set()
         self.answers: dict[tuple[WorkerId, str], JobAnswer] = {}
         self.departed: list[WorkerId] = []
@@ -125,8 +127,16 @@ class MemoryPilot:
         self, worker: WorkerId, running: Sequence[tuple[JobId, int]], *, draining: bool
     ) -> tuple[Order, Sequence[JobId]]:
         self._known(worker)
+        return self._told(worker, running)
+
+    def _told(self, worker: WorkerId, running: Sequence[tuple[JobId, int]]) -> tuple[Order, Sequence[JobId]]:
         ended = [job for job, _ in running if job not in self.all or self.all[job].record.state in ENDED]
         return (Order.DRAIN if worker in self.draining else Order.CONTINUE), ended
+
+    def heard(
+        self, worker: WorkerId, running: Sequence[tuple[JobId, int]], *, draining: bool
+    ) -> tuple[Order, Sequence[JobId]] | None:
+        return self._told(worker, running) if self.remembering and worker in self.admitted else None
 
     async def left(self, worker: WorkerId) -> None:
         self._known(worker)

@@ -11,7 +11,7 @@ import httpx
 from fastapi import FastAPI
 
 from gridtide.control.api import AliveAnswer, Cycle, Explanation, JoinAnswer
-from gridtide.errors import AccessDenied, Conflict, InvalidRequest, NotFound, SiteFileError
+from gridtide.errors import AccessDenied, Conflict, GridtideError, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.actions import Drain, Launch, Plan
 from gridtide.model.boots import Boot, BootKey, BootReport, BootTimes
 from gridtide.model.costs import Budget
@@ -30,7 +30,7 @@ from gridtide.service.app import make_app
 from gridtide.service.settings import ServiceSettings
 from gridtide.service.tokens import Token, TokenKind, digest_of, new_secret, new_user_token
 from gridtide.store.memory import MemoryFleetStore
-from gridtide.store.ports import AddWorker, Event, JoinToken, Json, Lease, Owner, Role, SetWishes, UpdateWorker
+from gridtide.store.ports import AddWorker, Event, Join, JoinToken, Json, Lease, Owner, Role, SetWishes, UpdateWorker
 from tests.unit.service.memory_pilot import MemoryPilot
 
 GROUP = GroupName("grid")
@@ -173,17 +173,14 @@ class MemoryControl:
         report: BootReport | None = None,
     ) -> JoinAnswer:
         self.reports.append(report)
-        joined = await self.store.join(
-            self.held,
-            worker,
-            join_digest=digest_of(join_secret),
-            worker_digest=digest_of(worker_secret),
-            now=self.clock.now(),
-            host=host,
-            reason=Reason(Cause.JOINED, "it joined"),
-            boot=self.boot,
+        reason = Reason(Cause.JOINED, "it joined")
+        digests = digest_of(join_secret), digest_of(worker_secret)
+        [outcome] = await self.store.join(
+            self.held, [Join(worker, *digests, self.clock.now(), host, reason, self.boot)]
         )
-        self.workers[worker] = joined
+        if isinstance(outcome, GridtideError):
+            raise outcome
+        self.workers[worker] = joined = outcome.worker
         if self.pilot is not None:
             await self.pilot.admit(worker, joined.group, host, single_use=joined.single_use)
         return JoinAnswer(joined, 600.0, 10.0, self.orders, self.boot)
@@ -194,7 +191,7 @@ class MemoryControl:
         if worker not in self.workers or kept is None or not hmac.compare_digest(kept, digest_of(secret)):
             raise AccessDenied("no")
 
-    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
         self.calls.append(f"alive {worker} {load} {running} {draining}")
         return AliveAnswer(self.order, 600.0, 10.0)
 

@@ -87,14 +87,14 @@ def test_the_metrics_page_lists_every_metric_with_its_labels() -> None:
 
 
 def test_the_security_page_has_the_figures_of_the_code() -> None:
-    from gridtide.service import access, body, certificates, pilot_routes, server, settings
+    from gridtide.service import access, body, certificates, connection, pilot_routes, server, settings
 
     text = " ".join((DOCUMENTS / "explanation/security.md").read_text().split())
     for figure in (
         f"users {access.USER_CACHE:g} s, workers {access.WORKER_CACHE:g} s",
         f"more than {access.FAILURES} bad tokens",
         f"{certificates.SERVER_DAYS} days; renewed {certificates.RENEW_DAYS} days before",
-        f"{server.HEAD_LIMIT // 1024} KiB, {server.HEAD_PATIENCE:g} s",
+        f"{connection.HEAD_LIMIT // 1024} KiB, {connection.HEAD_PATIENCE:g} s",
         f"{settings.ServiceSettings('x').body_patience:g} s without a byte",
         f"JSON: {body.DEEPEST} levels",
         f"Long polls: {pilot_routes.LONGEST_WAIT:g} s",

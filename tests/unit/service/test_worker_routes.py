@@ -16,6 +16,7 @@ from gridtide.model.ids import CloudName, QueueName, ShapeName, WorkerId
 from gridtide.model.workers import WorkerState
 from gridtide.pilot.protocol import JobId, JobState, Order
 from gridtide.queues.protocol import Batch, JoinOrders, OrderedFile, OrderedService
+from gridtide.service import access
 from gridtide.service.settings import ServiceSettings
 from gridtide.service.state import Service
 from gridtide.store.ports import Role
@@ -380,6 +381,10 @@ async def test_a_worker_token_is_checked_once_and_dies_with_its_worker(site: Sit
     await site.join()
     body = {"load": 0, "running": [], "draining": False}
     async with site.as_worker() as agent:
+        for _ in range(3):
+            assert (await agent.post("/v1/worker/alive", json=body)).status_code == 200
+        assert site.control.checked == 0, "the join has shown that it is good"
+        site.clock.time += access.WORKER_CACHE
         for _ in range(3):
             assert (await agent.post("/v1/worker/alive", json=body)).status_code == 200
         assert site.control.checked == 1

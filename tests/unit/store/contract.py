@@ -14,6 +14,7 @@ import pytest
 
 from gridtide.errors import Conflict, LeaseLost, NotFound
 from gridtide.model.costs import Stay
+from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, GroupName, WorkerId
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import Wishes
@@ -24,6 +25,7 @@ from gridtide.store.ports import (
     Change,
     Event,
     FleetStore,
+    Join,
     JoinToken,
     Lease,
     RecordedEvent,
@@ -40,6 +42,7 @@ from tests.unit.store.values import (
     event,
     everything,
     join,
+    join_one,
     lead,
     led_with,
     step,
@@ -367,15 +370,8 @@ async def test_broken_text_does_not_break_the_log(store: FleetStore) -> None:
         UpdateWorker(S.BOOTING, replace(booting, reason=reason)),
     ]
     await store.commit(lease, changes)
-    await store.join(
-        lease,
-        A,
-        join_digest=digest("join"),
-        worker_digest=digest("mine"),
-        now=NOW,
-        host={broken: broken, "Load": float("inf")},
-        reason=reason,
-    )
+    host: dict[str, Attribute] = {broken: broken, "Load": float("inf")}
+    await join_one(store, lease, Join(A, digest("join"), digest("mine"), NOW, host, reason))
     mended = "bad\N{REPLACEMENT CHARACTER}name ?"
     [recorded] = await store.events()
     told = recorded.event

@@ -13,18 +13,18 @@ import pytest
 from gridtide.errors import AccessDenied, Conflict, LeaseLost
 from gridtide.model.ids import WorkerId
 from gridtide.model.workers import MAY_JOIN, Worker, WorkerState
-from gridtide.store.ports import (
-    AddWorker,
-    FleetStore,
-)
+from gridtide.store.ports import AddWorker, FleetStore, Join, Traded
 from tests.unit.store.values import (
     JOINED,
     NOW,
     S,
     boot,
     digest,
+    event,
     everything,
     join,
+    join_one,
+    joining,
     lead,
     led_with,
     step,
@@ -120,6 +120,46 @@ async def test_of_many_that_join_at_once_one_does(store: FleetStore) -> None:
     assert await store.worker_token(A) in {digest(f"mine-{number}") for number in range(20)}
 
 
+async def test_those_who_join_together_are_judged_each_in_its_own_right(store: FleetStore) -> None:
+    lease, _ = await led_with(store, S.BOOTING)
+    for name in ("grid-b", "grid-c"):
+        await store.commit(lease, way_to(S.BOOTING, worker(name)))
+    told = {name: replace(event(), subject=name, text="joined") for name in ("grid-a", "grid-b", "grid-c", "grid-x")}
+    wishes = [
+        joining("grid-a", took=boot("grid-a"), told=told["grid-a"]),
+        joining("grid-b", key="wrong", took=boot("grid-b"), told=told["grid-b"]),
+        joining("grid-x", took=boot("grid-x"), told=told["grid-x"]),
+        joining("grid-a", now=NOW + 11, told=told["grid-a"]),  # once more: its answer was lost
+        joining("grid-a", mine="a thief's", told=told["grid-a"]),
+        joining("grid-c", took=boot("grid-c"), told=told["grid-c"]),
+    ]
+    outcomes = await store.join(lease, wishes)
+    assert [outcome.now if isinstance(outcome, Traded) else type(outcome) for outcome in outcomes] == [
+        True,
+        AccessDenied,
+        AccessDenied,
+        False,
+        AccessDenied,
+        True,
+    ]
+    first, again = outcomes[0], outcomes[3]
+    assert isinstance(first, Traded)
+    assert isinstance(again, Traded)
+    assert first.worker == again.worker == await store.worker(A)
+    states = {each.id: each.state for each in await store.workers()}
+    assert states == {"grid-a": S.JOINED, "grid-b": S.BOOTING, "grid-c": S.JOINED}
+    assert await store.worker_token(A) == digest("mine")
+    assert {each.worker for each in await store.boots(limit=9)} == {"grid-a", "grid-c"}
+    assert [each.event.subject for each in await store.events() if each.event.text == "joined"] == ["grid-a", "grid-c"]
+
+
+async def test_of_a_worker_that_many_machines_claim_at_once_the_first_gets_it(store: FleetStore) -> None:
+    lease, _ = await led_with(store, S.BOOTING)
+    outcomes = await store.join(lease, [joining(mine=f"mine-{number}") for number in range(3)])
+    assert [isinstance(outcome, Traded) for outcome in outcomes] == [True, False, False]
+    assert await store.worker_token(A) == digest("mine-0")
+
+
 @pytest.mark.parametrize(
     ("key", "mine", "now"), [("join", "another", NOW + 10), ("wrong", "mine", NOW + 10), ("wrong", "another", NOW)]
 )
@@ -140,15 +180,7 @@ async def test_bad_tokens_are_refused_alike(store: FleetStore) -> None:
     with pytest.raises(AccessDenied) as expired:
         await join(store, lease, now=NOW + 600)
     with pytest.raises(AccessDenied) as unknown:
-        await store.join(
-            lease,
-            WorkerId("grid-b"),
-            join_digest=digest("join"),
-            worker_digest=digest("mine"),
-            now=NOW,
-            host={},
-            reason=JOINED,
-        )
+        await join(store, lease, name="grid-b", now=NOW)
     assert str(wrong.value) == str(expired.value) == str(unknown.value)
     assert await everything(store) == before
 
@@ -164,7 +196,7 @@ async def test_a_worker_without_a_token_cannot_join(store: FleetStore) -> None:
     with pytest.raises(AccessDenied):
         await join(store, lease)
     with pytest.raises(AccessDenied):
-        await store.join(lease, A, join_digest=bytes(32), worker_digest=bytes(32), now=NOW, host={}, reason=JOINED)
+        await join_one(store, lease, Join(A, bytes(32), bytes(32), NOW, {}, JOINED))
 
 
 @pytest.mark.parametrize("state", sorted(set(WorkerState) - MAY_JOIN - {S.INTENDED}))

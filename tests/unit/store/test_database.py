@@ -90,6 +90,37 @@ async def test_writes_share_a_commit_in_their_order(database: Database) -> None:
     assert len(commits) == 2  # the one that held the writer, and the group
 
 
+async def test_an_urgent_write_goes_before_those_that_wait(database: Database) -> None:
+    held = Held(database)
+    await held.begun()
+    usual = [asyncio.ensure_future(database.write(add(str(number)))) for number in range(3)]
+    await asyncio.sleep(0)
+    urgent = asyncio.ensure_future(database.write(add("urgent"), urgent=True))
+    await asyncio.sleep(0)
+    await held.release()
+    await asyncio.gather(urgent, *usual)
+    assert await database.read(lines) == ["urgent", "0", "1", "2"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_group_that_takes_long_is_cut_short(
+    database: Database, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    def refuses(_connection: Connection) -> None:
+        raise Conflict("not now")
+
+    monkeypatch.setattr(gridtide.store.database, "_LONGEST", 0.0)
+    commits: list[object] = []
+    event.listen(database.engine, "commit", commits.append)
+    works = [add("a"), refuses if fails else add("b"), add("c")]
+    answers = await together(database, *works)
+    assert [answers[0], answers[2]] == ["a", "c"]
+    assert isinstance(answers[1], Conflict) if fails else answers[1] == "b"
+    assert await database.read(lines) == (["a", "c"] if fails else ["a", "b", "c"])
+    assert len(commits) == 4, "each has a transaction of its own, and so has the one that held the writer"
+    await database.close()
+
+
 async def test_a_failed_write_undoes_only_itself(database: Database) -> None:
     def fails(connection: Connection) -> None:
         add("half")(connection)
@@ -152,6 +183,46 @@ async def test_a_write_that_nobody_waits_for_is_not_begun(database: Database) ->
     await wanted
     assert cancelled.cancelled()
     assert await database.read(lines) == ["wanted"]
+
+
+async def test_the_end_of_a_write_is_told_before_its_caller_goes_on(database: Database) -> None:
+    heard: list[object] = []
+
+    def fails(_connection: Connection) -> str:
+        raise Conflict("not now")
+
+    heard.append(await database.write(add("a"), lambda words: heard.append(f"{words} is kept")))
+    with pytest.raises(Conflict):
+        await database.write(fails, lambda words: heard.append(f"{words} is told of a failure"))
+    assert heard == ["a is kept", "a", "None is told of a failure"]
+
+
+async def test_the_end_of_a_write_is_told_although_its_caller_has_gone(database: Database) -> None:
+    held, heard = Held(database), []
+    await held.begun()
+    begun, go, told = threading.Event(), threading.Event(), asyncio.Event()
+
+    def slow(connection: Connection) -> str:
+        begun.set()
+        assert go.wait(10)
+        return add("a")(connection)
+
+    def ended(words: str | None) -> None:
+        heard.append(words)
+        told.set()
+
+    never = asyncio.ensure_future(database.write(add("b"), heard.append))
+    caller = asyncio.ensure_future(database.write(slow, ended))
+    await asyncio.sleep(0)
+    never.cancel()
+    await held.release()
+    assert await asyncio.to_thread(begun.wait, 10)
+    caller.cancel()
+    go.set()
+    await told.wait()
+    assert caller.cancelled()
+    assert heard == ["a"], "the one that was never begun is not told of"
+    assert await database.read(lines) == ["a"]
 
 
 async def test_a_caller_may_be_cancelled_while_its_write_is_under_way(database: Database) -> None:

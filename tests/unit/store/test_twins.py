@@ -30,6 +30,7 @@ from gridtide.store.ports import (
     Change,
     Event,
     FleetStore,
+    Join,
     JoinToken,
     Lease,
     Owner,
@@ -38,7 +39,7 @@ from gridtide.store.ports import (
     UpdateWorker,
 )
 from gridtide.store.sql import SqlFleetStore
-from tests.unit.store.values import NOW, S, digest, worker
+from tests.unit.store.values import NOW, S, digest, join_one, worker
 
 names = st.sampled_from(["grid-a", "grid-b", "other-c"])
 groups = st.sampled_from(["grid", "other"])
@@ -200,15 +201,10 @@ class Twins(RuleBasedStateMachine):
         took = sum((phases or {}).values())
         boot = None if phases is None else Boot(WorkerId(name), key, self.now, took, phases)
         self.both(
-            lambda store: store.join(
+            lambda store: join_one(
+                store,
                 self.leases[-1],
-                WorkerId(name),
-                join_digest=token,
-                worker_digest=mine,
-                now=self.now,
-                host=host,
-                reason=Reason(Cause.JOINED, "traded"),
-                boot=boot,
+                Join(WorkerId(name), token, mine, self.now, host, Reason(Cause.JOINED, "traded"), boot),
             )
         )
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 
+from gridtide.errors import GridtideError
 from gridtide.model.boots import Boot, BootKey, Phase
+from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, ShapeName, WorkerId, Zone
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.workers import Worker, WorkerState
-from gridtide.store.ports import AddWorker, Change, Event, FleetStore, JoinToken, Lease, Owner, UpdateWorker
+from gridtide.store.ports import AddWorker, Change, Event, FleetStore, Join, JoinToken, Lease, Owner, UpdateWorker
 
 NOW = 1_700_000_000.0
 FIRST = Owner("host-a", "boot-1", 100, 5_000_000_000)
@@ -123,13 +126,26 @@ async def join(
     took: Boot | None = None,
 ) -> Worker:
     """``key`` is the join token's secret, ``mine`` the one that the machine made."""
-    return await store.join(
-        lease,
-        WorkerId(name),
-        join_digest=digest(key),
-        worker_digest=digest(mine),
-        now=now,
-        host={"Cpus": 4, "Arch": "X86_64", "Load": 0.5, "HasDocker": True},
-        reason=JOINED,
-        boot=took,
-    )
+    return await join_one(store, lease, joining(name, key=key, mine=mine, now=now, took=took))
+
+
+def joining(
+    name: str = "grid-a",
+    *,
+    key: str = "join",
+    mine: str = "mine",
+    now: float = NOW + 10,
+    took: Boot | None = None,
+    told: Event | None = None,
+) -> Join:
+    """A machine that asks to be let in."""
+    host: Mapping[str, Attribute] = {"Cpus": 4, "Arch": "X86_64", "Load": 0.5, "HasDocker": True}
+    return Join(WorkerId(name), digest(key), digest(mine), now, host, JOINED, took, told)
+
+
+async def join_one(store: FleetStore, lease: Lease, wish: Join) -> Worker:
+    """Raises what it is refused for."""
+    [outcome] = await store.join(lease, [wish])
+    if isinstance(outcome, GridtideError):
+        raise outcome
+    return outcome.worker

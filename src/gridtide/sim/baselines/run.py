@@ -228,7 +228,7 @@ class _Hand:
         )  # fmt: skip
         return JoinAnswer(known, _LEASE, _HEARTBEAT, await self._queue.join(known, host))
 
-    async def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
+    def alive(self, worker: WorkerId, *, load: float, running: int, draining: bool) -> AliveAnswer:
         """Nothing to say."""
         return AliveAnswer(Order.CONTINUE, _LEASE, _HEARTBEAT)
 

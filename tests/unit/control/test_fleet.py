@@ -1,0 +1,172 @@
+"""Who is let in, when many stand at the door."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from gridtide.control.fleet import Fleet, Joined
+from gridtide.control.lease import LeaseKeeper
+from gridtide.errors import AccessDenied, Conflict, GridtideError, StoreError, StoreUnavailable
+from gridtide.model.ids import WorkerId
+from gridtide.model.workers import WorkerState
+from gridtide.store.memory import MemoryFleetStore
+from gridtide.store.ports import Join, Lease, Owner, Traded
+from tests.unit.store.values import NOW, S, digest, event, way_to, worker
+
+
+class HandClock:
+    """Stands still."""
+
+    def now(self) -> float:
+        return NOW
+
+
+class SlowStore(MemoryFleetStore):
+    """Whose joins wait until they may, and then may fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+        self.go.set()
+        self.batches: list[list[str]] = []
+        self.refuses: dict[str, GridtideError] = {}
+
+    async def join(self, lease: Lease, joins: Sequence[Join]) -> Sequence[Traded | AccessDenied | Conflict]:
+        self.batches.append([each.worker for each in joins])
+        await self.go.wait()
+        for each in joins:
+            if each.worker in self.refuses:
+                raise self.refuses[each.worker]
+        return await super().join(lease, joins)
+
+
+NAMES = [f"grid-{number:03}" for number in range(300)]
+
+
+async def booted(*names: str, state: WorkerState = S.BOOTING) -> tuple[Fleet, SlowStore]:
+    """Workers whose machines are about to join."""
+    store = SlowStore()
+    keeper = LeaseKeeper(store, Owner("host", "boot", 1, 1), lambda _: None, clock=HandClock(), seconds=10.0)
+    lease = await keeper.take(lambda _: None)
+    for name in names:
+        await store.commit(lease, way_to(state, worker(name)))
+    fleet = Fleet(store, keeper)
+    await fleet.load(NOW)
+    return fleet, store
+
+
+async def join(fleet: Fleet, name: str, key: str = "join") -> Joined:
+    return await fleet.join(
+        WorkerId(name), join_digest=digest(key), worker_digest=digest("mine"), now=NOW + 10, host={}, report=None
+    )
+
+
+async def test_those_who_wait_are_let_in_together() -> None:
+    fleet, store = await booted(*NAMES)
+    store.go.clear()
+    asked = [asyncio.ensure_future(join(fleet, name)) for name in NAMES]
+    await asyncio.sleep(0)
+    store.go.set()
+    joined = await asyncio.gather(*asked)
+    assert [each.worker.id for each in joined] == NAMES
+    assert [len(batch) for batch in store.batches] == [1, 256, 43]
+    assert len(fleet.in_state(WorkerState.JOINED)) == 300
+    told = [each.event for each in await store.events(limit=1000) if each.event.text.startswith("joined")]
+    assert [each.subject for each in told] == NAMES
+    assert {each.actor for each in told} == {f"worker:{name}" for name in NAMES}
+
+
+async def test_each_gets_its_own_answer() -> None:
+    fleet, store = await booted("grid-a", "grid-b")
+    store.go.clear()
+    wishes = [("grid-a", "join"), ("grid-b", "wrong"), ("grid-a", "join"), ("grid-x", "join"), ("grid-b", "join")]
+    asked = [asyncio.ensure_future(join(fleet, *wish)) for wish in wishes]
+    await asyncio.sleep(0)
+    store.go.set()
+    first, denied, again, unknown, late = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(first, Joined)
+    assert isinstance(again, Joined)
+    assert isinstance(late, Joined)
+    assert (first.boot is not None, again.boot, late.boot is not None) == (True, None, True)
+    assert isinstance(denied, AccessDenied)
+    assert isinstance(unknown, AccessDenied)
+
+
+async def test_what_the_store_refuses_of_one_does_not_concern_the_others() -> None:
+    fleet, store = await booted(*NAMES[:5])
+    store.refuses = {NAMES[3]: StoreError("too large")}
+    store.go.clear()
+    asked = [asyncio.ensure_future(join(fleet, name)) for name in NAMES[:5]]
+    await asyncio.sleep(0)
+    store.go.set()
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert [isinstance(outcome, Joined) for outcome in outcomes] == [True, True, True, False, True]
+    assert isinstance(outcomes[3], StoreError)
+
+
+async def test_a_store_that_is_down_is_asked_once_for_all_of_them() -> None:
+    fleet, store = await booted(*NAMES[:5])
+    store.refuses = dict.fromkeys(NAMES, StoreUnavailable("it is down"))
+    store.go.clear()
+    asked = [asyncio.ensure_future(join(fleet, name)) for name in NAMES[:5]]
+    await asyncio.sleep(0)
+    store.go.set()
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+    assert store.batches == [NAMES[:1], NAMES[1:5]]
+    store.refuses = {}
+    assert (await join(fleet, NAMES[0])).worker.state is WorkerState.JOINED
+
+
+async def test_one_that_goes_away_holds_up_nobody() -> None:
+    fleet, store = await booted(*NAMES[:4])
+    store.go.clear()
+    asked = [asyncio.ensure_future(join(fleet, name)) for name in NAMES[:4]]
+    await asyncio.sleep(0)
+    asked[0].cancel()  # it is being let in
+    asked[2].cancel()  # it waits
+    store.go.set()
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert [isinstance(outcome, Joined) for outcome in outcomes] == [False, True, False, True]
+    assert store.batches == [NAMES[:1], [NAMES[1], NAMES[3]]]
+    assert (await join(fleet, NAMES[2])).worker.state is WorkerState.JOINED
+
+
+async def test_a_change_waits_for_those_who_are_being_let_in_and_not_for_the_whole_row() -> None:
+    fleet, store = await booted(*NAMES)
+    store.go.clear()
+    asked = [asyncio.ensure_future(join(fleet, name)) for name in NAMES]
+    await asyncio.sleep(0)
+    seen: list[int] = []
+
+    def look(_workers: object) -> list[object]:
+        seen.append(len(fleet.in_state(WorkerState.JOINED)))
+        return []
+
+    changing = asyncio.ensure_future(fleet.change(look))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    store.go.set()
+    await asyncio.gather(changing, *asked)
+    assert seen == [1]
+
+
+async def test_what_changes_no_worker_does_not_wait() -> None:
+    fleet, store = await booted("grid-a")
+    store.go.clear()
+    asked = asyncio.ensure_future(join(fleet, "grid-a"))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await fleet.note(event())
+    assert [each.event for each in await store.events()][-1] == event()
+    store.go.set()
+    await asked
+
+
+@pytest.mark.parametrize("state", [S.INTENDED, S.DRAINING])
+async def test_who_may_not_join_is_refused(state: WorkerState) -> None:
+    fleet, _ = await booted("grid-a", state=state)
+    with pytest.raises((AccessDenied, Conflict)):
+        await join(fleet, "grid-a")
