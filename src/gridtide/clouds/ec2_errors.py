@@ -120,7 +120,10 @@ _AUTHENTICATION: Final = frozenset(
 )
 
 _IMAGE: Final = frozenset({"InvalidAMIID.Malformed", "InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"})
-_MACHINE: Final = frozenset({"InvalidInstanceID", "InvalidInstanceID.Malformed", "InvalidInstanceID.NotFound"})
+# "NotFound" alone is what OpenStack's ec2-api says of a machine that Nova is just deleting.
+_MACHINE: Final = frozenset(
+    {"InvalidInstanceID", "InvalidInstanceID.Malformed", "InvalidInstanceID.NotFound", "NotFound"}
+)
 
 _UNAVAILABLE: Final = frozenset(
     {

@@ -14,9 +14,8 @@ __all__ = ["administrator", "plane"]
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five services on a host that is busy with other tests: how long they take is not what is looked at."""
-    monkeypatch.setattr("gridtide.clouds.ec2.READ_PATIENCE", 300.0)
-    monkeypatch.setattr("gridtide.clouds.ec2.LAUNCH_PATIENCE", 400.0)
+    """Five services on one host: how long they take is not what is looked at. The suite waits for a minute."""
+    monkeypatch.setattr("gridtide.clouds.ec2.READ_PATIENCE", 50.0)
 
 
 @pytest.fixture(scope="session")

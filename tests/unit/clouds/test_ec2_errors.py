@@ -53,6 +53,7 @@ MATRIX: list[tuple[str, int, type[CloudError]]] = [
     ("InvalidAMIID.Unavailable", 400, ImageNotFound),
     ("InvalidAMIID.Malformed", 400, ImageNotFound),
     ("InvalidInstanceID.NotFound", 400, MachineNotFound),
+    ("NotFound", 404, MachineNotFound),
     ("InvalidInstanceID.Malformed", 400, MachineNotFound),
     ("RequestLimitExceeded", 503, Throttled),
     ("Throttling", 400, Throttled),

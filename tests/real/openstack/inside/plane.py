@@ -75,6 +75,9 @@ key_repository = {STATE}/credential
 [cache]
 enabled = true
 backend = dogpile.cache.memory_pickle
+# Each process has a cache of its own, and would not hear of an endpoint that another one made.
+[catalog]
+caching = false
 [identity]
 password_hash_rounds = 4
 """
