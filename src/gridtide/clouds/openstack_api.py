@@ -213,6 +213,9 @@ class OpenstackApi:
                     "app_name": "gridtide",
                 }
                 config = OpenStackConfig(config_files=files, load_envvars=files is None)
+                section = config.cloud_config.get("clouds", {}).get(access.profile)
+                if access.region is not None and isinstance(section, dict) and "regions" not in section:
+                    section["region_name"] = access.region  # else only the region that it names would be let pass
                 more = {key: value for key, value in given.items() if value is not None}
                 self._region = config.get_one(cloud=access.profile, **more)
             return self._region

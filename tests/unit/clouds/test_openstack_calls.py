@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -82,6 +83,26 @@ async def test_what_may_be_repeated_is(make: Callable[..., ScriptedApi], method:
     api = make(CloudUnavailable("no"), Throttled("slower"), {"done": True})
     assert await api.call(Service.COMPUTE, method, "/x", soon()) == {"done": True}
     assert len(api.calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "section", "used"),
+    [
+        (None, "region_name: one", "one"),
+        ("two", "region_name: one", "two"),
+        ("two", "auth_type: password", "two"),
+        ("two", "regions: [one, two]", "two"),
+        (None, "regions: [one, two]", "one"),
+    ],
+)
+def test_the_region_of_the_site_file_goes_before_that_of_clouds_yaml(
+    tmp_path: Path, asked: str | None, section: str, used: str
+) -> None:
+    file = tmp_path / "clouds.yaml"
+    file.write_text(f"clouds: {{torino: {{auth: {{auth_url: 'http://127.0.0.1:1/v3'}}, {section}}}}}")
+    api = OpenstackApi("private", Access("torino", file, region=asked), 1)
+    assert api._connected().region_name == used
+    api.close()
 
 
 async def test_a_launch_is_repeated_only_when_it_was_throttled(make: Callable[..., ScriptedApi]) -> None:
