@@ -120,7 +120,8 @@ _AUTHENTICATION: Final = frozenset(
 )
 
 _IMAGE: Final = frozenset({"InvalidAMIID.Malformed", "InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"})
-# "NotFound" alone is what OpenStack's ec2-api says of a machine that Nova is just deleting.
+# "NotFound" alone is what OpenStack's ec2-api says of a machine that Nova is just deleting. It ends an order to end the
+# machine, and proves nothing: the listing does.
 _MACHINE: Final = frozenset(
     {"InvalidInstanceID", "InvalidInstanceID.Malformed", "InvalidInstanceID.NotFound", "NotFound"}
 )
