@@ -12,7 +12,7 @@ from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.rules import SiteRules, Wishes
 from gridtide.model.snapshot import Snapshot
-from gridtide.model.workers import Worker
+from gridtide.model.workers import Worker, WorkerState
 from gridtide.pilot.protocol import Order
 from gridtide.queues.protocol import JoinOrders
 from gridtide.store.ports import FleetStore
@@ -59,6 +59,10 @@ class Explanation:
     history: Sequence[tuple[float, str]]
 
 
+WorkerCounts = Mapping[tuple[GroupName, WorkerState], int]
+"""How many workers of a group are in a state; what has none may be left out."""
+
+
 class SiteControl(Protocol):
     """The controller as the service sees it."""
 
@@ -75,6 +79,15 @@ class SiteControl(Protocol):
     @property
     def workers(self) -> Mapping[WorkerId, Worker]:
         """All that are not GONE, as stored."""
+        ...
+
+    @property
+    def worker_counts(self) -> WorkerCounts:
+        """Of the same."""
+        ...
+
+    def oldest_first(self) -> Sequence[Worker]:
+        """The same, by when they were made."""
         ...
 
     @property

@@ -17,7 +17,7 @@ import structlog
 from gridtide.clock import Clock
 from gridtide.clouds.protocol import HasConsole
 from gridtide.control import explaining, operating
-from gridtide.control.api import AliveAnswer, Cycle, Explanation, JoinAnswer
+from gridtide.control.api import AliveAnswer, Cycle, Explanation, JoinAnswer, WorkerCounts
 from gridtide.control.assembly import Assembly
 from gridtide.control.boots import BootMemory
 from gridtide.control.breaker import Breaker
@@ -394,6 +394,15 @@ class Controller:
     def workers(self) -> Mapping[WorkerId, Worker]:
         """All that are not GONE."""
         return self._fleet.workers
+
+    @property
+    def worker_counts(self) -> WorkerCounts:
+        """Of the same."""
+        return self._fleet.counts
+
+    def oldest_first(self) -> Sequence[Worker]:
+        """The same, by when they were made."""
+        return self._fleet.oldest_first()
 
     @property
     def boot_times(self) -> Mapping[BootKey, BootTimes]:

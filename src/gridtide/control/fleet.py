@@ -6,9 +6,11 @@ Every change is committed first and seen afterwards, under one lock, so that nob
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -29,6 +31,7 @@ Decide = Callable[[Mapping[WorkerId, Worker]], Sequence[Change]]
 
 # Of one commit. More would let those who come later, and the plan's own changes, wait longer behind it.
 _MOST_JOINS: Final = 256
+_AGE: Final = attrgetter("created", "id")
 _JOINED: Final = Reason(Cause.JOINED, "its machine traded the join token")
 
 
@@ -50,7 +53,9 @@ class Fleet:
         self._joining: dict[_Joining, None] = {}
         self._led_since = float("inf")
         self._by_state: dict[WorkerState, dict[WorkerId, Worker]] = {state: {} for state in WorkerState}
+        self.counts: Counter[tuple[GroupName, WorkerState]] = Counter()
         self._view: Mapping[WorkerId, Worker] | None = None
+        self._oldest_first: Sequence[Worker] | None = None
 
     async def load(self, now: float) -> None:
         """Read everything anew, at the beginning of a lead.
@@ -59,7 +64,8 @@ class Fleet:
         answered: if the queue never heard of it, it lists the worker as draining, and that is then believed.
         """
         async with self._lock:
-            self.workers, self._view = {}, None
+            self.workers, self.counts = {}, Counter()
+            self._view = self._oldest_first = None
             self._by_state = {state: {} for state in WorkerState}
             for worker in await self._store.workers():
                 self._put(worker)
@@ -84,6 +90,12 @@ class Fleet:
         if self._view is None:
             self._view = MappingProxyType(dict(self.workers))
         return self._view
+
+    def oldest_first(self) -> Sequence[Worker]:
+        """The workers as they are now, by when they were made: the same sequence until a worker changes."""
+        if self._oldest_first is None:
+            self._oldest_first = sorted(self.workers.values(), key=_AGE)
+        return self._oldest_first
 
     def in_state(self, state: WorkerState) -> Mapping[WorkerId, Worker]:
         """Those that are in it, without a look at the others."""
@@ -171,8 +183,12 @@ class Fleet:
                 pass
 
     def _put(self, worker: Worker) -> None:
-        self._view = None
+        self._view = self._oldest_first = None
         before = self.workers.get(worker.id)
+        if before is not None:
+            self.counts[before.group, before.state] -= 1
+        if worker.state is not WorkerState.GONE:
+            self.counts[worker.group, worker.state] += 1
         if before is not None and before.state is not worker.state:
             del self._by_state[before.state][worker.id]
         if worker.state is WorkerState.GONE:

@@ -31,13 +31,16 @@ class Contacts:
         """A sign of life."""
         self._last[worker] = self._unsaved[worker] = self._clock.now()
 
-    def ends(self, worker: WorkerId) -> float:
-        """When its lease ends, unless it is heard of before."""
-        return self._last.get(worker, self._started) + self._lease
+    def silent(self, workers: Iterable[WorkerId]) -> set[WorkerId]:
+        """Those of them whose lease has ended."""
+        limit = self._clock.now() - self._lease
+        last, started = self._last, self._started
+        return {worker for worker in workers if last.get(worker, started) < limit}
 
-    def silent(self, worker: WorkerId) -> bool:
-        """Whether its lease has ended."""
-        return self._clock.now() > self.ends(worker)
+    def next_end(self, workers: Iterable[WorkerId]) -> float:
+        """When the lease of the first of them ends, unless it is heard of before; infinity when there are none."""
+        last, started = self._last, self._started
+        return min((last.get(worker, started) for worker in workers), default=float("inf")) + self._lease
 
     def unsaved(self) -> dict[WorkerId, float]:
         """Contacts since the last call."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, select, update
 
 from gridtide.model.demand import Attribute, Node, Nodes, NodeState
 from gridtide.model.ids import GroupName, WorkerId
@@ -40,27 +40,44 @@ _NODES: Final = (
 )
 
 
-def nodes(connection: Connection) -> Nodes:
-    """All admitted workers, as the tables have them."""
-    found: list[Node] = []
-    for row in connection.execute(_NODES):
-        total = Resources(row.cores, row.memory, row.disk, row.gpus)
-        used = Resources(int(row.used_cores), int(row.used_memory), int(row.used_disk), int(row.used_gpus))
-        state = NodeState.ACCEPTING
-        if row.draining:
-            state = NodeState.DRAINING if row.running else NodeState.DRAINED
-        found.append(
-            Node(
-                name=row.id,
-                worker=WorkerId(row.id),
-                state=state,
-                total=total,
-                free=total.minus(at_most(used, total)),
-                running=row.running,
-                idle_since=None if row.running else row.idle_since,
-            )
-        )
-    return tuple(found)
+class NodeBook:
+    """All admitted workers, as the tables have them.
+
+    Of a large site most are as they were when it was last read; for those the same :class:`Node` is given again. To
+    make ten thousand of them anew takes longer than to read their rows, and whatever else the process does waits.
+    """
+
+    def __init__(self) -> None:
+        self._known: Mapping[str, tuple[tuple[object, ...], Node]] = {}
+
+    def read(self, connection: Connection) -> Nodes:
+        """In one look, by name."""
+        before = self._known
+        known: dict[str, tuple[tuple[object, ...], Node]] = {}
+        for row in connection.execute(_NODES).all():
+            entry, values = before.get(row[0]), tuple(row)
+            if entry is None or entry[0] != values:
+                entry = (values, _node(row))
+            known[row[0]] = entry
+        self._known = known
+        return tuple(node for _, node in known.values())
+
+
+def _node(row: Row[Any]) -> Node:
+    total = Resources(row.cores, row.memory, row.disk, row.gpus)
+    used = Resources(int(row.used_cores), int(row.used_memory), int(row.used_disk), int(row.used_gpus))
+    state = NodeState.ACCEPTING
+    if row.draining:
+        state = NodeState.DRAINING if row.running else NodeState.DRAINED
+    return Node(
+        name=row.id,
+        worker=WorkerId(row.id),
+        state=state,
+        total=total,
+        free=total.minus(at_most(used, total)),
+        running=row.running,
+        idle_since=None if row.running else row.idle_since,
+    )
 
 
 def unavailable(node: Node) -> Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -84,6 +84,7 @@ class PilotQueue:
         self._standing = StandingAnswers()
         self._verdicts = Verdicts()
         self._descriptions = sql.Descriptions()
+        self._book = nodes.NodeBook()
         self._scheduler = Scheduler(self._verdicts, self._descriptions)
         self._room = WaitingRoom(self._assign)
         self._contacts_kept = clock.now()
@@ -98,11 +99,9 @@ class PilotQueue:
 
     async def nodes(self) -> Nodes:
         """Admitted workers with what runs on them."""
-        found = await self._database.read(nodes.nodes)
-        return tuple(nodes.unavailable(node) if self._silent(node.worker) else node for node in found)
-
-    def _silent(self, worker: WorkerId | None) -> bool:
-        return worker is not None and self._contacts.silent(worker)
+        found = await self._database.read(self._book.read)
+        silent = self._contacts.silent([WorkerId(node.name) for node in found])
+        return tuple(nodes.unavailable(node) if node.name in silent else node for node in found) if silent else found
 
     async def admit(
         self, worker: WorkerId, group: GroupName, host: Mapping[str, Attribute], *, single_use: bool
@@ -409,9 +408,9 @@ class PilotQueue:
         """Give up attempts of workers that are silent, or that have forgotten them. Returns when to look again."""
         now = self._clock.now()
         busy = await self._database.read(
-            lambda connection: list(connection.execute(select(attempts.c.worker).where(sql.RUNS).distinct()).scalars())
+            lambda connection: set(connection.execute(select(attempts.c.worker).where(sql.RUNS).distinct()).scalars())
         )
-        silent = [WorkerId(name) for name in busy if self._contacts.silent(WorkerId(name))]
+        silent = self._contacts.silent(busy)
         forgotten = self._contacts.forgotten()
         if silent or forgotten:
             await self._give_up(silent, forgotten, now)
@@ -422,10 +421,11 @@ class PilotQueue:
         if now - self._uploads_swept >= _KEEP_UPLOADS:
             self._uploads_swept = now
             await _on_disk(self._files.discard_uploads, now - _KEEP_UPLOADS)
-        ends = [self._contacts.ends(WorkerId(name)) for name in busy if WorkerId(name) not in silent]
-        return max(min((*ends, now + _KEEP_CONTACTS)), now + 0.1)
+        return max(min(self._contacts.next_end(busy - silent), now + _KEEP_CONTACTS), now + 0.1)
 
-    async def _give_up(self, silent: Sequence[WorkerId], forgotten: Mapping[WorkerId, set[Listed]], now: float) -> None:
+    async def _give_up(
+        self, silent: Collection[WorkerId], forgotten: Mapping[WorkerId, set[Listed]], now: float
+    ) -> None:
         def work(connection: Connection) -> int:
             waiting = 0
             for attempt in sql.running(connection, [*silent, *forgotten]):

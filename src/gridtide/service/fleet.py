@@ -16,7 +16,6 @@ from gridtide.model.rules import Wishes
 from gridtide.model.workers import WorkerState
 from gridtide.service import views
 from gridtide.service.answers import answer
-from gridtide.service.loads import loads
 from gridtide.service.names import Body, WorkerName, is_job, job_id, worker_id
 from gridtide.service.routing import UserRoute
 from gridtide.service.state import service_of, user_of
@@ -68,22 +67,27 @@ async def status(request: Request) -> Response:
     control = service.control
     jobs = None if service.pilot is None else await service.pilot.counts()
     wishes = await control.store.wishes()
-    workers = list(control.workers.values())
-    now = service.clock.now()
-    return answer(views.status(service.settings.site, control.rules, workers, wishes, control.cycle, jobs, now))
+    shown = views.status(
+        service.settings.site,
+        control.rules,
+        control.worker_counts,
+        wishes,
+        service.glance(),
+        jobs,
+        service.clock.now(),
+    )
+    return answer(shown)
 
 
 @router.get("/v1/groups")
 async def groups(request: Request) -> Response:
     """Groups with their limits, operators' wishes, and counts of workers by state."""
-    control = service_of(request).control
+    service = service_of(request)
+    control = service.control
     wishes = await control.store.wishes()
-    workers = list(control.workers.values())
-    why = {} if control.cycle is None else control.cycle.plan.why_group
-    load = {} if control.cycle is None else loads(control.cycle.snapshot, control.rules)
+    seen, counts = service.glance(), control.worker_counts
     found: list[Json] = [
-        views.group(rules, wishes.get(name, Wishes()), workers, why.get(name), load.get(name))
-        for name, rules in control.rules.groups.items()
+        views.group(rules, wishes.get(name, Wishes()), counts, seen) for name, rules in control.rules.groups.items()
     ]
     return answer({"groups": found})
 
@@ -100,16 +104,17 @@ async def workers(
     service = service_of(request)
     control = service.control
     if past:
-        chosen = list(await control.store.past_workers(group=None if group is None else GroupName(group), limit=limit))
+        chosen = await control.store.past_workers(group=None if group is None else GroupName(group), limit=limit)
     else:
-        chosen = sorted(control.workers.values(), key=lambda item: (item.created, item.id))
-    kept = [
-        item for item in chosen if (group is None or item.group == group) and (state is None or item.state is state)
-    ]
+        chosen = control.oldest_first()
+    if group is not None or state is not None:
+        chosen = [
+            item for item in chosen if (group is None or item.group == group) and (state is None or item.state is state)
+        ]
     why = {} if control.cycle is None else control.cycle.plan.why_worker
     now = service.clock.now()
-    listed: list[Json] = [views.worker(item, now=now, why=why.get(item.id)) for item in kept[:limit]]
-    return answer({"workers": listed, "total": len(kept)})
+    listed: list[Json] = [views.worker(item, now=now, why=why.get(item.id)) for item in chosen[:limit]]
+    return answer({"workers": listed, "total": len(chosen)})
 
 
 @router.get("/v1/workers/{worker}")

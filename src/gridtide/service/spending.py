@@ -10,9 +10,7 @@ from gridtide.planning.spending import spending_of
 from gridtide.store.ports import Json
 
 
-def spending(cycle: Cycle | None, rules: SiteRules) -> list[Json]:
+def spending(cycle: Cycle, rules: SiteRules) -> list[Json]:
     """A line for each cloud that has a budget or has charged anything today."""
-    if cycle is None:
-        return []
     found = sorted(spending_of(cycle.snapshot, rules).items())
     return [{"cloud": name, **asdict(each)} for name, each in found if each.per_day is not None or each.spent]

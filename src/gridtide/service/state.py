@@ -15,6 +15,7 @@ from gridtide.errors import NotFound
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.pilot.protocol import Pilot
 from gridtide.service.access import CallingWorker, Gate, Joining, User
+from gridtide.service.glance import Glance, glance
 from gridtide.service.metrics import Metrics
 from gridtide.service.settings import ServiceSettings
 
@@ -67,12 +68,23 @@ class Service:
     """Followed streams end when this is set."""
     polls: set[asyncio.Future[None]] = field(default_factory=set)
     """One per long poll that waits; cancelling it ends the poll with 503."""
+    last_glance: Glance | None = None
+    """See :meth:`glance`."""
 
     def stop(self) -> None:
         """End what would else hold the server for as long as its clients like."""
         self.stopping = True
         for poll in list(self.polls):
             poll.cancel()
+
+    def glance(self) -> Glance | None:
+        """What is counted of the last cycle; None before the first one has ended."""
+        cycle, rules = self.control.cycle, self.control.rules
+        last = self.last_glance
+        if cycle is None or (last is not None and last.cycle is cycle and last.rules is rules):
+            return None if cycle is None else last
+        self.last_glance = glance(cycle, rules)
+        return self.last_glance
 
     @property
     def queue(self) -> Pilot:

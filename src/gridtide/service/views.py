@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gridtide.control.api import Cycle, Explanation
+from gridtide.control.api import Cycle, Explanation, WorkerCounts
 from gridtide.control.evidence import quality, trouble
 from gridtide.model.actions import Action, Advance, Drain, Launch, Plan, Terminate, TerminateStray, Undrain
 from gridtide.model.boots import Boot
@@ -25,8 +25,7 @@ from gridtide.model.snapshot import CloudView, Heartbeat, QueueView, Snapshot
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.pilot.protocol import Assignment, JobRecord, JobState, OutputFile, SubmissionRecord
 from gridtide.planning.eta import Eta
-from gridtide.service.loads import GroupLoad, loads, stuck
-from gridtide.service.spending import spending
+from gridtide.service.glance import Glance
 from gridtide.store.ports import AccessToken, Json, RecordedEvent
 
 JsonObject = dict[str, Json]
@@ -172,11 +171,10 @@ def limits(rules: GroupRules, wishes: Wishes) -> dict[str, int | None]:
     }
 
 
-def group(
-    rules: GroupRules, wishes: Wishes, workers: Sequence[Worker], why: Reason | None, load: GroupLoad | None = None
-) -> JsonObject:
+def group(rules: GroupRules, wishes: Wishes, workers: WorkerCounts, seen: Glance | None) -> JsonObject:
     """A group: limits, what operators asked for, what waits and runs, how many workers are where, and why no more."""
-    counts = Counter(str(item.state) for item in workers if item.group == rules.name)
+    why = None if seen is None else seen.cycle.plan.why_group.get(rules.name)
+    load = None if seen is None else seen.loads.get(rules.name)
     return {
         "name": rules.name,
         "queue": rules.queue,
@@ -190,7 +188,9 @@ def group(
         "share": rules.share,
         "waiting": None if load is None else load.waiting,
         "running": None if load is None else load.running,
-        "workers": {str(state): counts[state] for state in WorkerState if state is not WorkerState.GONE},
+        "workers": {
+            str(state): workers.get((rules.name, state), 0) for state in WorkerState if state is not WorkerState.GONE
+        },
         "reason": reason(why),
     }
 
@@ -301,25 +301,21 @@ def cloud(name: str, view: CloudView, now: float) -> JsonObject:
 def status(
     site: str,
     rules: SiteRules,
-    workers: Sequence[Worker],
+    workers: WorkerCounts,
     wishes: Mapping[GroupName, Wishes],
-    cycle: Cycle | None,
+    seen: Glance | None,
     jobs: Mapping[JobState, int] | None,
     now: float,
 ) -> JsonObject:
     """The site at a glance. ``jobs`` and ``cycle`` are null when there is no pilot queue and no cycle yet."""
-    why = {} if cycle is None else cycle.plan.why_group
-    load = {} if cycle is None else loads(cycle.snapshot, rules)
+    cycle = None if seen is None else seen.cycle
     return {
         "site": site,
         "now": finite(now),
         "jobs": None if jobs is None else {str(state): jobs.get(state, 0) for state in JobState},
-        "groups": [
-            group(item, wishes.get(name, Wishes()), workers, why.get(name), load.get(name))
-            for name, item in rules.groups.items()
-        ],
-        "stuck": [] if cycle is None else [_stuck(*item) for item in stuck(cycle)],
-        "spending": spending(cycle, rules),
+        "groups": [group(item, wishes.get(name, Wishes()), workers, seen) for name, item in rules.groups.items()],
+        "stuck": [] if seen is None else [_stuck(*item) for item in seen.stuck],
+        "spending": [] if seen is None else list(seen.spending),
         "sources": [] if cycle is None else [item.view() for item in sources(cycle.snapshot, now)],
         "cycle": None
         if cycle is None

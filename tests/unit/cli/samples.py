@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from gridtide.control.api import Cycle, Explanation
@@ -19,6 +20,7 @@ from gridtide.model.workers import Worker, WorkerState
 from gridtide.pilot.protocol import JobId, JobRecord, JobState, OutputFile, SubmissionRecord
 from gridtide.planning.eta import Eta, Known
 from gridtide.service import views
+from gridtide.service.glance import glance
 from gridtide.store.ports import AccessToken, Event, Json, RecordedEvent, Role
 
 NOW = 1_700_000_000.0
@@ -99,11 +101,13 @@ JOBS = {JobState.WAITING: 3, JobState.RUNNING: 1, JobState.DONE: 2}
 
 
 def status(*workers: Worker, jobs: dict[JobState, int] | None = None) -> Json:
-    return views.status("torino", RULES, workers, {}, CYCLE, JOBS if jobs is None else jobs, NOW)
+    counts = Counter((one.group, one.state) for one in workers)
+    return views.status("torino", RULES, counts, {}, glance(CYCLE, RULES), JOBS if jobs is None else jobs, NOW)
 
 
 def groups(wishes: Wishes | None = None) -> Json:
-    return {"groups": [views.group(RULES.groups[GRID], wishes or Wishes(), [worker()], DEMAND)]}
+    one = {(GRID, WorkerState.JOINED): 1}
+    return {"groups": [views.group(RULES.groups[GRID], wishes or Wishes(), one, glance(CYCLE, RULES))]}
 
 
 def workers(*some: Worker, why: Reason = BUSY) -> Json:

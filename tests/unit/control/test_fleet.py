@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -170,3 +171,18 @@ async def test_who_may_not_join_is_refused(state: WorkerState) -> None:
     fleet, _ = await booted("grid-a", state=state)
     with pytest.raises((AccessDenied, Conflict)):
         await join(fleet, "grid-a")
+
+
+async def test_counts_and_ages_follow_every_change() -> None:
+    fleet, _ = await booted("grid-b", "grid-a")
+    assert [each.id for each in fleet.oldest_first()] == ["grid-a", "grid-b"]
+    younger = worker("grid-0", created=NOW + 1)
+    for change in way_to(S.GONE, younger):
+        await fleet.change(lambda _, change=change: [change])  # type: ignore[misc]
+        assert +fleet.counts == Counter((each.group, each.state) for each in fleet.workers.values())
+        assert set(fleet.oldest_first()) == set(fleet.workers.values())
+        assert [each.id for each in fleet.oldest_first()][:2] == ["grid-a", "grid-b"]
+    assert +fleet.counts == {("grid", S.BOOTING): 2}
+    assert fleet.oldest_first() is fleet.oldest_first()
+    await fleet.load(NOW)
+    assert len(fleet.oldest_first()) == fleet.counts.total() == 2

@@ -281,6 +281,22 @@ async def test_nodes(site: Site) -> None:
     assert await site.queue.nodes() == ()
 
 
+async def test_a_node_is_made_anew_only_when_something_of_it_has_changed(site: Site) -> None:
+    await site.admit("w1", EIGHT_CORES)
+    await site.admit("w2", EIGHT_CORES)
+    await site.submit('Executable = "/bin/true";')
+    before = await site.queue.nodes()
+    await site.take("w1")
+    after = await site.queue.nodes()
+    assert [node.running for node in after] == [1, 0]
+    assert after[1] is before[1]
+    site.clock.at += 601
+    await site.queue.alive(W1, [], draining=False)
+    silent = await site.queue.nodes()
+    assert [node.state for node in silent] == [NodeState.ACCEPTING, NodeState.UNAVAILABLE]
+    assert silent[0] is after[0]
+
+
 async def test_admitting_again_changes_nothing_but_the_description(site: Site) -> None:
     await site.admit("w1")
     await site.submit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import httpx
 from fastapi import FastAPI
 
-from gridtide.control.api import AliveAnswer, Cycle, Explanation, JoinAnswer
+from gridtide.control.api import AliveAnswer, Cycle, Explanation, JoinAnswer, WorkerCounts
 from gridtide.errors import AccessDenied, Conflict, GridtideError, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.actions import Drain, Launch, Plan
 from gridtide.model.boots import Boot, BootKey, BootReport, BootTimes
@@ -157,6 +158,13 @@ class MemoryControl:
         await self.store.commit(self.held, [AddWorker(intended)])
         await self.store.commit(self.held, [UpdateWorker(WorkerState.INTENDED, launching, token)])
         self.workers[launching.id] = launching
+
+    @property
+    def worker_counts(self) -> WorkerCounts:
+        return Counter((item.group, item.state) for item in self.workers.values())
+
+    def oldest_first(self) -> list[Worker]:
+        return sorted(self.workers.values(), key=lambda item: (item.created, item.id))
 
     def wake(self, why: str) -> None:
         self.calls.append(f"wake {why}")

@@ -14,8 +14,10 @@ import pytest
 from gridtide.control.api import Cycle
 from gridtide.errors import SiteFileError, StoreUnavailable
 from gridtide.model.boots import BootKey, BootTimes
+from gridtide.model.demand import DemandRow
 from gridtide.model.ids import CloudName, GroupName, QueueName, WorkerId
-from gridtide.model.readings import Fresh
+from gridtide.model.readings import Fresh, Missing
+from gridtide.model.resources import Resources
 from gridtide.model.rules import Wishes
 from gridtide.model.snapshot import CloudView, QueueView
 from gridtide.service.app import make_app
@@ -124,6 +126,17 @@ def calm_cycle(site: Site) -> Cycle:
     queues = {QueueName("pilot"): QueueView(Fresh((), NOW - 2, NOW - 1), Fresh((), NOW - 2, NOW - 1))}
     clouds = {CloudName("local"): CloudView(Fresh((), NOW - 2, NOW - 1), Fresh((SHAPE,), NOW - 2, NOW - 1))}
     return replace(before, snapshot=replace(before.snapshot, queues=queues, clouds=clouds))
+
+
+async def test_status_counts_what_each_new_cycle_saw(site: Site) -> None:
+    row = DemandRow(Resources(1), 3, NOW, frozenset({(GROUP, SHAPE.name)}), "a core")
+    async with site.as_role(Role.VIEWER) as viewer:
+        for count in (3, 5):
+            seen = calm_cycle(site)
+            view = QueueView(Fresh((replace(row, count=count),), NOW - 2, NOW - 1), Missing("not read yet", NOW))
+            site.control.cycle = replace(seen, snapshot=replace(seen.snapshot, queues={QueueName("pilot"): view}))
+            told = (await viewer.get("/v1/status")).json()["groups"], (await viewer.get("/v1/groups")).json()["groups"]
+            assert [group["waiting"] for groups in told for group in groups] == [count, count]
 
 
 async def test_before_the_first_cycle_nothing_is_made_up(site: Site) -> None:

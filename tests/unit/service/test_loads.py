@@ -17,6 +17,7 @@ from gridtide.model.resources import Resources
 from gridtide.model.snapshot import QueueView
 from gridtide.model.workers import WorkerState
 from gridtide.service import views
+from gridtide.service.glance import glance
 from gridtide.service.loads import GroupLoad, loads, stuck, stuck_counts
 from tests.unit.service.site import GROUP, NOW, SHAPE, cycle, rules, worker
 
@@ -72,7 +73,7 @@ def test_stuck_are_the_kinds_that_nothing_of_ours_will_run() -> None:
 
 
 def test_status_tells_of_both() -> None:
-    shown = views.status("torino", rules(), [], {}, ALL, None, NOW)
+    shown = views.status("torino", rules(), {}, {}, glance(ALL, rules()), None, NOW)
     groups = shown["groups"]
     assert isinstance(groups, list)
     group = groups[0]
@@ -90,7 +91,7 @@ def test_status_tells_of_both() -> None:
 
 
 def test_people_read_one_line_for_each_kind() -> None:
-    view = cli_views.status(views.status("torino", rules(), [], {}, ALL, None, NOW))
+    view = cli_views.status(views.status("torino", rules(), {}, {}, glance(ALL, rules()), None, NOW))
     console = Console(width=200)
     with console.capture() as capture:
         console.print(tables.status(view, NOW))

@@ -15,6 +15,7 @@ from gridtide.model.demand import NodeState
 from gridtide.model.rules import SiteRules
 from gridtide.model.workers import WorkerState
 from gridtide.service import views
+from gridtide.service.glance import glance
 from gridtide.service.metrics import Metrics, SiteFigures
 from tests.unit.planning.worlds import BURST, CLOUD, NOW, SMALL, World, node, site, worker
 
@@ -37,19 +38,19 @@ LATE = priced("w1", WorkerState.DRAINING, 2 * HOUR)
 
 def test_status_has_a_line_for_each_cloud_that_costs_anything() -> None:
     rules, cycle = seen(LATE)
-    shown = views.status("torino", rules, [], {}, cycle, None, NOW)["spending"]
+    shown = views.status("torino", rules, {}, {}, glance(cycle, rules), None, NOW)["spending"]
     assert shown == [
         {"cloud": "private", "per_day": 10.0, "spent": 4.5, "kept": shown[0]["kept"], "late": 1}  # type: ignore[index, call-overload]
     ]
     free = replace(rules, clouds={name: replace(each, budget=None) for name, each in rules.clouds.items()})
-    without = views.status("torino", free, [], {}, seen(LATE, gone=0.25)[1], None, NOW)["spending"]
+    without = views.status("torino", free, {}, {}, glance(seen(LATE, gone=0.25)[1], free), None, NOW)["spending"]
     assert without == [{"cloud": "private", "per_day": None, "spent": 2.25, "kept": None, "late": 0}]
-    assert views.status("torino", rules, [], {}, None, None, NOW)["spending"] == []
+    assert views.status("torino", rules, {}, {}, None, None, NOW)["spending"] == []
 
 
 def test_people_read_it_as_a_table() -> None:
     rules, cycle = seen(LATE)
-    view = cli_views.status(views.status("torino", rules, [], {}, cycle, None, NOW))
+    view = cli_views.status(views.status("torino", rules, {}, {}, glance(cycle, rules), None, NOW))
     console = Console(width=200)
     with console.capture() as capture:
         console.print(tables.status(view, NOW))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridtide.control.api import Explanation
-from gridtide.model.ids import WorkerId
+from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.resources import Resources
 from gridtide.model.rules import Wishes
 from gridtide.model.snapshot import Heartbeat
@@ -18,6 +18,7 @@ from gridtide.model.workers import WorkerState
 from gridtide.pilot.protocol import JobId, JobRecord, JobState
 from gridtide.service import views
 from gridtide.service.answers import encode
+from gridtide.service.glance import glance
 from gridtide.store.ports import Event, Json, RecordedEvent
 from tests.unit.service.site import GROUP, NOW, cycle, reason, rules, worker
 
@@ -63,7 +64,8 @@ def test_any_times_make_strict_json(one: float, two: float, now: float) -> None:
     strict(views.job(record))
     strict(views.explanation(views.job_explanation(record)))
     strict(views.plan(cycle({}), now))
-    strict(views.status("torino", rules(), [odd], {}, dataclasses.replace(cycle({}), seconds=one), None, now))
+    seen = glance(dataclasses.replace(cycle({}), seconds=one), rules())
+    strict(views.status("torino", rules(), {}, {}, seen, None, now))
 
 
 def test_wishes_go_before_the_site_file() -> None:
@@ -73,9 +75,12 @@ def test_wishes_go_before_the_site_file() -> None:
 
 
 def test_a_group_counts_its_own_workers_in_every_state() -> None:
-    mine = [worker("a", WorkerState.JOINED), worker("b", WorkerState.JOINED), worker("c", WorkerState.DRAINING)]
-    other = worker("d", WorkerState.JOINED, group="other")
-    shown = views.group(rules().groups[GROUP], Wishes(), [*mine, other], None)
+    number = {
+        (GROUP, WorkerState.JOINED): 2,
+        (GROUP, WorkerState.DRAINING): 1,
+        (GroupName("other"), WorkerState.JOINED): 1,
+    }
+    shown = views.group(rules().groups[GROUP], Wishes(), number, None)
     counts = shown["workers"]
     assert isinstance(counts, dict)
     assert {state: count for state, count in counts.items() if count} == {"joined": 2, "draining": 1}
