@@ -28,6 +28,11 @@ LONGEST_LINE: Final = 2**24
 """Bytes: a listing of all machines, or the contexts of a bulk launch."""
 
 
+PAGE: Final = 1000
+"""Machines that are read without giving way to others: clouds answer in pages of so many (EC2, OpenStack)."""
+_STATES: Final = {state.value: state for state in MachineState}
+
+
 class PlayedCloud:
     """Implements :class:`~gridtide.clouds.protocol.Cloud`."""
 
@@ -44,9 +49,14 @@ class PlayedCloud:
     async def machines(self) -> Machines:
         """All that were not terminated."""
         listed = await self._ask({"what": "machines"})
-        return tuple(
-            Machine(MachineId(name), WorkerId(name), MachineState(state), SLOT.resources) for name, state in listed
-        )
+        found: list[Machine] = []
+        for first in range(0, len(listed), PAGE):
+            await asyncio.sleep(0)
+            found += [
+                Machine(MachineId(name), WorkerId(name), _STATES[state], SLOT.resources)
+                for name, state in listed[first : first + PAGE]
+            ]
+        return tuple(found)
 
     async def launch(self, requests: Sequence[LaunchRequest]) -> Mapping[WorkerId, MachineId | CloudError]:
         """In bulk. A machine is called like its worker."""

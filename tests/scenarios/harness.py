@@ -19,7 +19,7 @@ from gridtide.clock import Clock, LoopClock, SystemClock
 from gridtide.clouds.fake import FakeCloud
 from gridtide.context.agent import ContextSettings, agent_context
 from gridtide.control.assembly import Assembly, Timing
-from gridtide.control.controller import Controller
+from gridtide.control.controller import Controller, Think, think_at_once
 from gridtide.control.lease import LeaseKeeper
 from gridtide.control.sources import Rhythm
 from gridtide.model.costs import Billing, Budget, Choose
@@ -132,6 +132,8 @@ class Site:
         self._dead: set[int] = set()
         self.wall_step = 0.0
         """Seconds by which the wall clock was set since the first process: those that start later begin with it."""
+        self.think: Think = think_at_once
+        """How plans are worked out by controllers that start from now on."""
         self.controllers: dict[int, tuple[Controller, asyncio.Task[None]]] = {}
 
     @property
@@ -213,6 +215,7 @@ class Site:
             clock=clock,
             random=Random(process),
             make_secret=lambda: f"{secrets.getrandbits(256):064x}",
+            think=self.think,
         )
 
         async def run() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from gridtide.clouds.fake import CloudFault
 from gridtide.control.spawning import Spawning
 from gridtide.errors import AccessDenied, Conflict, InvalidRequest, NotFound, SiteFileError
+from gridtide.model.actions import Launch, Plan
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.reasons import Cause
 from gridtide.model.rules import Wishes
@@ -45,6 +47,30 @@ async def test_a_lower_maximum_drains_busy_workers_and_ends_no_job() -> None:
         await site.until(lambda: len(site.in_state(WorkerState.DRAINING)) == 3, within=MINUTE)
         await site.until(lambda: site.queue.count(FakeJobState.DONE) == 4, within=3 * HOUR)
         await site.until(lambda: site.machines() <= 1, within=HOUR)
+
+
+@scenario
+async def test_what_was_planned_before_an_order_is_not_done_after_it() -> None:
+    """Start: a plan for three jobs is being worked out. Do: hold the group. Expected: no launch, then or later."""
+    planned = asyncio.Event()
+
+    async def slowly(work: Callable[[], Plan]) -> Plan:
+        decided = work()
+        if any(isinstance(action, Launch) for action in decided.actions):
+            planned.set()
+        await asyncio.sleep(5.0)
+        return decided
+
+    async with Site() as site:
+        site.think = slowly
+        await site.up()
+        site.queue.submit(3, duration=60)
+        await planned.wait()
+        await site.controller.set_wishes(GROUP, Wishes(hold=True), actor="user:op")
+        await asyncio.sleep(HOUR)
+        assert site.launches() == 0
+        await site.controller.set_wishes(GROUP, Wishes(), actor="user:op")
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 3, within=20 * MINUTE)
 
 
 @scenario

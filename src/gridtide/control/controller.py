@@ -8,8 +8,9 @@ killed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 
 import structlog
@@ -66,6 +67,15 @@ _ORDERS = {
 }
 
 
+Think = Callable[[Callable[[], Plan]], Awaitable[Plan]]
+"""Works out a plan, one at a time: on the loop, or elsewhere, so that the loop goes on meanwhile."""
+
+
+async def think_at_once(work: Callable[[], Plan]) -> Plan:
+    """On the loop: with virtual time, where everything must happen in the same order each time."""
+    return work()
+
+
 class Controller:
     """Implements :class:`gridtide.control.api.SiteControl`."""
 
@@ -79,6 +89,7 @@ class Controller:
         random: Random,
         make_secret: MakeSecret,
         reread: Callable[[], tuple[Assembly, str]] | None = None,
+        think: Think = think_at_once,
     ) -> None:
         self._store = store
         self._keeper = keeper
@@ -86,6 +97,7 @@ class Controller:
         self._random = random
         self._make_secret = make_secret
         self._reread = reread
+        self._think = think
         self._fleet = Fleet(store, keeper)
         self._breakers: dict[CloudName, Breaker] = {}
         self._awake = asyncio.Event()
@@ -161,8 +173,7 @@ class Controller:
         await self._observer.observe()
         self._awake.clear()  # what has happened so far is in this snapshot
         with self._busy(anew=True):
-            snapshot = self._snapshot()
-            decided = self._planner.plan(snapshot, self._assembly.rules)
+            snapshot, decided = await self._plan()
         record = await self._commit(snapshot, decided)
         self._memory, self._queue_memory = decided.memory, decided.queue_memory
         self._number += 1
@@ -170,6 +181,14 @@ class Controller:
         with self._busy():
             self._follow(snapshot, decided, record)
         return self._cycle
+
+    async def _plan(self) -> tuple[Snapshot, Plan]:
+        """Anew, when the site file or what operators want has changed before the plan was ready."""
+        while True:
+            snapshot, rules = self._snapshot(), self._assembly.rules
+            decided = await self._think(partial(self._planner.plan, snapshot, rules))
+            if rules is self._assembly.rules and snapshot.wishes == self._fleet.wishes:
+                return snapshot, decided
 
     @contextmanager
     def _busy(self, *, anew: bool = False) -> Iterator[None]:
@@ -267,6 +286,8 @@ class Controller:
     def _observed(self, snapshot: Snapshot, name: CloudName) -> bool:
         """Whether this cloud, and the queues of its groups, have been read since the start (DESIGN 1.2)."""
         queues = {group.queue for group in self._assembly.rules.groups.values() if name in group.clouds}
+        if name not in snapshot.clouds or not queues <= snapshot.queues.keys():
+            return False  # the site file has brought it since
         readings = [snapshot.clouds[name].machines, *(snapshot.queues[queue].nodes for queue in queues)]
         return not any(isinstance(reading, Missing) for reading in readings)
 

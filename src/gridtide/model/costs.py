@@ -68,6 +68,11 @@ class Stay:
         until = self.launched + billing.seconds(self.ended - self.launched)
         return ((day, self.price * seconds / HOUR) for day, seconds in by_day(self.launched, until))
 
+    def on(self, day: int, billing: Billing) -> float:
+        """What is charged for it on that day."""
+        until = self.launched + billing.seconds(self.ended - self.launched)
+        return self.price * _seconds_on(day, self.launched, until) / HOUR
+
 
 def day_of(moment: float) -> int:
     """The number of its day."""
@@ -77,9 +82,13 @@ def day_of(moment: float) -> int:
 def by_day(start: float, end: float) -> Iterator[tuple[int, float]]:
     """Seconds of a stretch of time on each day that it touches."""
     for day in range(day_of(start), day_of(end) + 1):
-        seconds = min(end, (day + 1) * DAY) - max(start, day * DAY)
+        seconds = _seconds_on(day, start, end)
         if seconds > 0:
             yield day, seconds
+
+
+def _seconds_on(day: int, start: float, end: float) -> float:
+    return max(0.0, min(end, (day + 1) * DAY) - max(start, day * DAY))
 
 
 def charged_since(worker: Worker) -> float | None:

@@ -32,10 +32,10 @@ def spending_of(snapshot: Snapshot, rules: SiteRules) -> Mapping[CloudName, Spen
     today = day_of(snapshot.now)
     spent = {name: snapshot.ended_costs.get(name, {}).get(today, 0.0) for name in rules.clouds}
     for worker in snapshot.workers.values():
-        launched = charged_since(worker)
-        if launched is not None and worker.cloud in spent and worker.shape.price:
-            so_far = Stay(worker.cloud, worker.shape.price, launched, snapshot.now)
-            spent[worker.cloud] += dict(so_far.by_day(rules.clouds[worker.cloud].billing)).get(today, 0.0)
+        price = worker.shape.price
+        if price and worker.cloud in spent and (launched := charged_since(worker)) is not None:
+            so_far = Stay(worker.cloud, price, launched, snapshot.now)
+            spent[worker.cloud] += so_far.on(today, rules.clouds[worker.cloud].billing)
     budgeted = any(cloud.budget is not None for cloud in rules.clouds.values())
     accounts = accounts_of(Evidence(snapshot, rules)) if budgeted else {}
     found: dict[CloudName, Spending] = {}

@@ -30,13 +30,13 @@ def loads(snapshot: Snapshot, rules: SiteRules) -> dict[GroupName, GroupLoad]:
     found: dict[GroupName, GroupLoad] = {}
     running: dict[QueueName, Counter[GroupName]] = {}
     waiting: dict[QueueName, Counter[GroupName]] = {}
+    known_worker = snapshot.workers.get
     for name, view in snapshot.queues.items():
         nodes, demand = last_known(view.nodes), last_known(view.demand)
         if nodes is not None:
             running[name] = Counter()
             for item in nodes.value:
-                owner = None if item.worker is None else snapshot.workers.get(item.worker)
-                if owner is not None:
+                if item.running and item.worker is not None and (owner := known_worker(item.worker)) is not None:
                     running[name][owner.group] += item.running
         if demand is not None:
             waiting[name] = Counter()
