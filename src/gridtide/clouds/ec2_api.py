@@ -29,6 +29,7 @@ from urllib3.exceptions import HTTPError
 from gridtide.clouds.ec2_errors import typed
 from gridtide.clouds.ec2_rate import Bucket, Rates
 from gridtide.clouds.refusals import PlainRefusal
+from gridtide.clouds.repeating import check_in_time
 from gridtide.errors import AuthenticationFailed, CloudError, CloudUnavailable, Throttled
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Ec2Api:
             await asyncio.sleep(wait)
             try:
                 async with asyncio.timeout_at(until):
-                    return await loop.run_in_executor(self._pool, self._do, ask)
+                    return await loop.run_in_executor(self._pool, self._do, ask, until)
             except TimeoutError:
                 raise CloudUnavailable("no answer in time", where=self.where) from None
             except CloudUnavailable as error:
@@ -146,9 +147,14 @@ class Ec2Api:
 
     # --- in threads
 
-    def _do(self, ask: Callable[[EC2Client], T]) -> T:
+    def _do(self, ask: Callable[[EC2Client], T], until: float) -> T:
+        def in_time() -> T:
+            client = self._connected()
+            check_in_time(until, self.where)
+            return ask(client)
+
         try:
-            return self._guarded(lambda: ask(self._connected()))
+            return self._guarded(in_time)
         except AuthenticationFailed:
             with self._making:
                 self._client = None  # credentials may have been renewed in their file: look again next time

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gridtide.clouds.opennebula_errors import Fault, Nonsense, Refused, WrongState, typed
 from gridtide.clouds.refusals import PlainRefusal
-from gridtide.clouds.repeating import repeated
+from gridtide.clouds.repeating import check_in_time, repeated
 from gridtide.errors import AuthenticationFailed, CloudError, CloudUnavailable, Throttled
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class OpennebulaApi:
         if asyncio.get_running_loop().time() >= until:
             raise Throttled("no time was left for the call", where=self.where)
         return await repeated(
-            lambda: self._in_thread(lambda: self._do(method, arguments, read), until),
+            lambda: self._in_thread(lambda: self._do(method, arguments, read, until), until),
             until,
             self._random,
             final=lambda error: not again or self._closed or isinstance(error, WrongState),
@@ -100,9 +100,14 @@ class OpennebulaApi:
 
     # --- in threads
 
-    def _do(self, method: str, arguments: tuple[object, ...], read: Callable[[Any], T]) -> T:
+    def _do(self, method: str, arguments: tuple[object, ...], read: Callable[[Any], T], until: float) -> T:
+        def in_time() -> T:
+            server = self._connected()
+            check_in_time(until, self.where)
+            return read(server.ask(method, arguments))
+
         try:
-            return self._guarded(lambda: read(self._connected().ask(method, arguments)))
+            return self._guarded(in_time)
         except AuthenticationFailed:
             with self._connecting:  # credentials may have been renewed in their file: look again next time
                 self._server = None

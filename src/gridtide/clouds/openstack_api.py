@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gridtide.clouds.openstack_errors import failures, of_answer, typed
 from gridtide.clouds.openstack_machine import Json
-from gridtide.clouds.repeating import repeated
+from gridtide.clouds.repeating import check_in_time, repeated
 from gridtide.errors import AuthenticationFailed, CloudUnavailable, LaunchRejected
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class OpenstackApi:
         Raises CloudError; for a POST, CloudUnavailable means that its outcome is not known.
         """
         return await repeated(
-            lambda: self._in_thread(lambda left: self._do(service, method, path, body, left), until),
+            lambda: self._in_thread(lambda: self._do(service, method, path, body, until), until),
             until,
             self._random,
             final=lambda _: method == "POST" or self._closed,
@@ -103,15 +104,15 @@ class OpenstackApi:
 
     async def log_in(self, until: float) -> LogIn:
         """As whom calls are made. Raises CloudError."""
-        return await self._in_thread(lambda _: self._guarded(self._log_in), until)
+        return await self._in_thread(lambda: self._guarded(self._log_in), until)
 
     async def ask_keystone(self, path: str, until: float) -> Json:
         """A reading call. Raises CloudError."""
-        return await self._in_thread(lambda left: self._guarded(lambda: self._keystone(path, left)), until)
+        return await self._in_thread(lambda: self._guarded(lambda: self._keystone(path, until)), until)
 
     async def microversion(self, until: float) -> str:
         """The one that calls to Nova are made in. Raises CloudError."""
-        found = await self._in_thread(lambda _: self._guarded(lambda: self._adapter(Service.COMPUTE)), until)
+        found = await self._in_thread(lambda: self._guarded(lambda: self._adapter(Service.COMPUTE)), until)
         return found[1] or ""
 
     def close(self) -> None:
@@ -119,21 +120,20 @@ class OpenstackApi:
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _in_thread(self, work: Callable[[float], T], until: float) -> T:
-        loop = asyncio.get_running_loop()
+    async def _in_thread(self, work: Callable[[], T], until: float) -> T:
         if self._closed:
             raise CloudUnavailable("the driver is closed", where=self.where)
         try:
             async with asyncio.timeout_at(until):
-                return await loop.run_in_executor(self._pool, work, max(0.1, until - loop.time()))
+                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except TimeoutError:
             raise CloudUnavailable("no answer in time", where=self.where) from None
 
     # --- in threads
 
-    def _do(self, service: Service, method: str, path: str, body: object, left: float) -> Json:
+    def _do(self, service: Service, method: str, path: str, body: object, until: float) -> Json:
         try:
-            return self._guarded(lambda: self._request(service, method, path, body, left))
+            return self._guarded(lambda: self._request(service, method, path, body, until))
         except AuthenticationFailed:
             with self._connecting:  # credentials may have been renewed in their file: look again next time
                 self._region = None
@@ -146,8 +146,9 @@ class OpenstackApi:
         except failures() as error:
             raise typed(error, self.where) from error
 
-    def _request(self, service: Service, method: str, path: str, body: object, left: float) -> Json:
+    def _request(self, service: Service, method: str, path: str, body: object, until: float) -> Json:
         adapter, microversion = self._adapter(service)
+        check_in_time(until, self.where)
         response = adapter.request(
             path,
             method,
@@ -156,7 +157,7 @@ class OpenstackApi:
             raise_exc=False,
             log=False,  # the body of a launch holds a secret
             connect_retries=0,
-            timeout=min(self._access.timeout, left),
+            timeout=self._patience(until),
             headers={"Accept": "application/json"},
         )
         if response.status_code >= 300:
@@ -166,6 +167,9 @@ class OpenstackApi:
         if not isinstance(document, dict):
             raise TypeError("not a JSON object")
         return document
+
+    def _patience(self, until: float) -> float:
+        return min(self._access.timeout, max(0.1, until - time.monotonic()))
 
     def _adapter(self, service: Service) -> tuple[Adapter, str | None]:
         from keystoneauth1.adapter import Adapter
@@ -226,11 +230,10 @@ class OpenstackApi:
         address = str(getattr(session.auth, "auth_url", ""))
         return LogIn(address, str(found.user_id), found.application_credential_id or "")
 
-    def _keystone(self, path: str, left: float) -> Json:
+    def _keystone(self, path: str, until: float) -> Json:
         session = self._connected().get_session()
         address = str(getattr(session.auth, "auth_url", "")).rstrip("/").removesuffix("/v3")
-        patience = min(self._access.timeout, left)
-        response = session.get(f"{address}/v3{path}", raise_exc=False, log=False, timeout=patience)
+        response = session.get(f"{address}/v3{path}", raise_exc=False, log=False, timeout=self._patience(until))
         if response.status_code >= 300:
             raise of_answer(response.status_code, response.content, "", self.where)
         document = response.json()

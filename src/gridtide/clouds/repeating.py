@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final, TypeVar
@@ -14,6 +15,17 @@ T = TypeVar("T")
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 5.0
 """Seconds before a call is repeated, doubling, with jitter. Shorter: a server in trouble gets more of it."""
+
+
+def check_in_time(until: float, where: str) -> None:
+    """The last thing to do before a call leaves, in the thread that sends it. ``until`` is loop time.
+
+    A process may be held up anywhere (its host is suspended, it is stopped) and go on minutes later. Who waited for the
+    call has given up by then; another controller may lead, and may have counted a launch as never made. Raises
+    CloudUnavailable.
+    """
+    if time.monotonic() >= until:
+        raise CloudUnavailable("held up until it was too late for the call", where=where)
 
 
 async def repeated(

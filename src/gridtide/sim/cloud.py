@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Final
 
 from gridtide.clock import Clock
 from gridtide.clouds.fake import CloudCall, FakeCloud, FakeMachine
@@ -20,6 +21,10 @@ from gridtide.model.machines import MachineState, Quota
 from gridtide.model.resources import Shape
 from gridtide.sim.chance import Chance
 from gridtide.sim.gate import reach
+
+PATIENCE: Final = 55.0
+"""Seconds after which a call that was held up does not leave any more, as in the drivers (``clouds/repeating.py``).
+Without it a process that was frozen makes machines for launches that its successor has given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +221,7 @@ class SimulatedCloud(FakeCloud):
     async def _begin(self, call: CloudCall) -> None:
         for each in self.on_called:
             each(call)
+        asked = self._clock.now()
         try:
             await super()._begin(call)
         except Throttled as error:
@@ -223,6 +229,8 @@ class SimulatedCloud(FakeCloud):
             raise
         await reach()
         now = self._clock.now()
+        if now - asked >= PATIENCE:
+            raise CloudUnavailable("held up until it was too late for the call", where=str(self.name))
         if self._outages is not None and self._outages.strikes(now - self._born):
             raise CloudUnavailable("503 Service Unavailable", where=str(self.name))
         if self._calls is not None and (wait := self._calls.wait(now)):

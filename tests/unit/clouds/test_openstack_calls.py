@@ -33,7 +33,7 @@ class ScriptedApi(OpenstackApi):
         self.script = list(script)
         self.calls: list[str] = []
 
-    def _do(self, service: Service, method: str, path: str, body: object, left: float) -> Json:
+    def _do(self, service: Service, method: str, path: str, body: object, until: float) -> Json:
         self.calls.append(f"{method} {path}")
         reply = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if isinstance(reply, Exception):
