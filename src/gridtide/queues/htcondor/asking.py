@@ -135,7 +135,10 @@ class _Call:
             with contextlib.suppress(ProcessLookupError):
                 self._handle = os.pidfd_open(process)
         self._writer.write(request)
-        await self._writer.drain()
+        try:
+            await self._writer.drain()
+        except OSError:
+            raise self._died() from None
 
     async def next(self) -> Json | _End:
         message = await self._message()
@@ -149,14 +152,19 @@ class _Call:
     async def _message(self) -> Mapping[str, Json]:
         try:
             line = await self._reader.readline()
-        except (OSError, ValueError) as error:
+        except OSError:  # it had not read all that it was sent
+            raise self._died() from None
+        except ValueError as error:
             raise PoolUnreachable(f"the asking process failed: {error}", where=self._where) from None
         if not line.endswith(b"\n"):
-            raise PoolUnreachable("the asking process died over it", where=self._where)
+            raise self._died()
         found: Json = json.loads(line)
         if not isinstance(found, dict):
             raise PoolUnreachable("the asking process talks nonsense", where=self._where)
         return found
+
+    def _died(self) -> PoolUnreachable:
+        return PoolUnreachable("the asking process died over it", where=self._where)
 
     def kill(self) -> None:
         """Whatever it does. Harmless when it has ended."""
