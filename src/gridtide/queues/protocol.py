@@ -92,7 +92,12 @@ class Queue(Protocol):
         ...
 
     async def nodes(self) -> Nodes:
-        """All nodes, ours and others."""
+        """All nodes, ours and others.
+
+        What is said of a node is no older than the last order for it that was taken before this was called, however
+        long the node itself has been silent. DRAINED is evidence: a drain that was taken back and given again must not
+        be answered with what the node said after the first one, since it may have begun a job in between.
+        """
         ...
 
     async def drain(self, workers: Mapping[WorkerId, Reason]) -> Mapping[WorkerId, Outcome]:

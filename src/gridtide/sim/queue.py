@@ -138,17 +138,16 @@ class SimulatedQueue:
         node = self.batch.nodes.get(worker)
         if node is None or node.dead:
             return
-        if not node.jobs:
-            self.batch.silence(node, now, dead=True)
-            return
-        self.batch.silence(node, now, dead=True)
-        self.batch.at(now + self.contact_timeout, lambda at: self.batch.give_up(node, at))
+        had_jobs = bool(node.jobs)
+        self._silence(node, now, dead=True)
+        if had_jobs:
+            self.batch.at(now + self.contact_timeout, lambda at: self.batch.give_up(node, at))
 
     def cut_off(self, worker: WorkerId) -> None:
         """The node can be reached no more; its jobs run on."""
         now = self.catch_up()
         if (node := self.batch.nodes.get(worker)) is not None:
-            self.batch.silence(node, now, dead=False)
+            self._silence(node, now, dead=False)
 
     def heal(self, worker: WorkerId) -> None:
         """The node is in contact again."""
@@ -221,6 +220,11 @@ class SimulatedQueue:
                 if offer.shape.resources.covers(need) and (not kind.group or kind.group == offer.attributes.get(GROUP))
             )
         return DemandRow(need, len(jobs), jobs[0].submitted, runs_on, _label(kind, need), kind.walltime)
+
+    def _silence(self, node: BatchNode, now: float, *, dead: bool) -> None:
+        """What is seen of it from now on is what it was, whoever has looked at it last."""
+        self._look(now)
+        self.batch.silence(node, now, dead=dead)
 
     def _look(self, now: float) -> None:
         """At the nodes that have changed, and at those that are silent: of these no more is seen than before, until

@@ -29,7 +29,7 @@ from gridtide.sim.cloud import SimulatedCloud
 from gridtide.sim.faults import FaultName
 from gridtide.sim.injector import Injector, Stage
 from gridtide.sim.machines import MachineRecord
-from gridtide.sim.processes import Processes, Wall
+from gridtide.sim.processes import LEASE, Processes, Wall
 from gridtide.sim.queue import SimulatedQueue
 from gridtide.sim.setting import Setting
 from gridtide.sim.spending import Days, days_of, keepable, passed
@@ -207,7 +207,8 @@ class Simulation:
             self._clouds,
             lambda: clock.now() - self._epoch,
             seed=self._seed,
-            price_age=setting.timing().shapes.max_age,
+            # What was planned by it may be recorded later by a lease: by a process that was frozen in between.
+            price_age=setting.timing().shapes.max_age + LEASE,
         )
         self._watch.attach()
         self._world = SimulatedWorld(

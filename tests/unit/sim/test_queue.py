@@ -151,6 +151,20 @@ async def test_a_node_behind_a_broken_network_runs_on_and_comes_back() -> None:
     assert await queue.demand([]) == ()
 
 
+@pytest.mark.parametrize("dies", [False, True])
+async def test_what_the_queue_knew_when_it_lost_contact_is_what_it_tells(dies: bool) -> None:
+    """A drain is taken back, and a job begins, after the last reading and before the network breaks."""
+    queue, _ = make()
+    name = await joined(queue, "a")
+    await queue.drain({name: worker("x").reason})
+    queue.batch.submit(TraceJob(1, 0.0, 100.0, 1, 1000), queue.catch_up())
+    assert [(node.state, node.running) for node in await queue.nodes()] == [(NodeState.DRAINED, 0)]
+    await queue.undrain([name])
+    await queue.drain({name: worker("x").reason})
+    (queue.machine_ended if dies else queue.cut_off)(name)
+    assert [(node.state, node.running) for node in await queue.nodes()] == [(NodeState.DRAINING, 1)]
+
+
 async def test_a_dead_node_does_not_come_back() -> None:
     queue, clock = make()
     name = await joined(queue, "a")
