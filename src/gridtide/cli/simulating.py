@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -20,10 +22,14 @@ if TYPE_CHECKING:
     from gridtide.sim.run import Run
     from gridtide.sim.setting import Setting
     from gridtide.sim.trace import Trace
-    from gridtide.sim.yardsticks import Score
+    from gridtide.sim.yardsticks import Bounds, Score
 
 _TOLD_EVERY: Final = 0.1
 """Where there is no terminal, a line for each tenth."""
+
+
+_MANY_JOBS: Final = 20_000
+"""From so many jobs another process is worth its start, half a second."""
 
 
 def register(app: typer.Typer) -> None:
@@ -97,14 +103,12 @@ def sim(
     """Replay a workload with a site's groups and policies: waits, costs, and whether every rule was kept."""
     from gridtide.sim.baselines.catalogue import baseline_setting
     from gridtide.sim.reading import read_trace
-    from gridtide.sim.yardsticks import score
 
     models = _models(baseline)
     settings = [_broken(each, fault or (), chaos) for each in _settings(site or (), model, queue)]
     settings += [baseline_setting(settings[0], name) for name in models]
     workload = _days(read_trace(trace, seed=seed, jobs=jobs, spread=spread), days)
-    runs = _simulate(session, workload, settings, seed)
-    scores = [score(run) for run in runs]
+    runs, scores = _simulate(session, workload, settings, seed)
     told = runs[0].trace if len(runs) == 1 else workload  # what one site replayed; of several, what all were given
     if html is not None:
         from gridtide.sim.report import page
@@ -136,16 +140,35 @@ def _broken(setting: Setting, named: Sequence[str], chaos: float | None) -> Sett
     return replace(setting, faults=(*setting.faults, *more, *(() if chaos is None else faults.chaos(chaos))))
 
 
-def _simulate(session: Session, workload: Trace, settings: Sequence[Setting], seed: int) -> list[Run]:
+def _simulate(
+    session: Session, workload: Trace, settings: Sequence[Setting], seed: int
+) -> tuple[list[Run], list[Score]]:
     from gridtide.sim.baselines.catalogue import run_model
     from gridtide.sim.setting import fitted
+    from gridtide.sim.yardsticks import score
 
     runs: list[Run] = []
+    scores: list[Score] = []
     for place, setting in enumerate(settings, 1):
         title = f"{setting.name} ({place} of {len(settings)})" if len(settings) > 1 else setting.name
-        with _bar(session, title) as progress:
-            runs.append(run_model(fitted(workload, setting), setting, seed=seed, progress=progress))
-    return runs
+        trace = fitted(workload, setting)
+        with _bounds_beside(trace, setting) as bounds, _bar(session, title) as progress:
+            runs.append(run_model(trace, setting, seed=seed, progress=progress))
+            scores.append(score(runs[-1], bounds()))
+    return runs, scores
+
+
+@contextmanager
+def _bounds_beside(trace: Trace, setting: Setting) -> Iterator[Callable[[], Bounds | None]]:
+    """What a run of many jobs is measured against is worked out on another core, while it runs."""
+    from gridtide.sim.yardsticks import bounds, bounds_input
+
+    if len(trace.jobs) < _MANY_JOBS:
+        yield lambda: None
+        return
+    # A fresh process: a fork of one with threads (the progress bar's) may hang.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
+        yield other.submit(bounds, *bounds_input(trace, setting)).result
 
 
 def _tell(session: Session, trace: Trace, runs: Sequence[Run], scores: Sequence[Score], seed: int) -> None:

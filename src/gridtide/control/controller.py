@@ -333,6 +333,7 @@ class Controller:
         doing; those of the others are returned, to be stopped."""
         old = self._all_hands()
         self._assembly = assembly
+        self._alive: dict[tuple[GroupName, WorkerState], AliveAnswer] = {}
         self._fleet.ledger.bill({name: cloud.billing for name, cloud in assembly.rules.clouds.items()})
         self._observer = Observer(
             assembly, clock=self._clock, random=self._random, changed=self.wake, stays=self._stays
@@ -508,9 +509,13 @@ class Controller:
         """Note a sign of life; answer with orders."""
         known = self._fleet.get(worker)
         self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), running, load, draining)
-        group = self._assembly.rules.groups.get(known.group)
-        lease = group.lease if group is not None else _LEASE_WITHOUT_GROUP
-        return AliveAnswer(_ORDERS.get(known.state, Order.CONTINUE), lease, self._heartbeat(known))
+        answer = self._alive.get((known.group, known.state))
+        if answer is None:
+            group = self._assembly.rules.groups.get(known.group)
+            lease = group.lease if group is not None else _LEASE_WITHOUT_GROUP
+            answer = AliveAnswer(_ORDERS.get(known.state, Order.CONTINUE), lease, self._heartbeat(known))
+            self._alive[known.group, known.state] = answer
+        return answer
 
     async def done(self, worker: WorkerId, text: str) -> None:
         """The worker says that it runs nothing and shuts down."""

@@ -62,6 +62,9 @@ def believe_nodes(
     """Nodes that vanish in numbers are doubted. ``leaving`` are workers that are being ended: theirs may vanish."""
 
     def doubt(last: Nodes, now: Nodes) -> str | None:
+        pairs = zip(last, now, strict=False)
+        if len(last) <= len(now) and all(one is other or one.name == other.name for one, other in pairs):
+            return None  # the same ones, with more at the end perhaps: that is how most answers are
         listed = set(map(_NAME, now))
         if listed.issuperset(map(_NAME, last)):
             return None
@@ -79,6 +82,9 @@ def believe_machines(
     """Machines that vanish in numbers are doubted. ``leaving`` are workers that are being ended: theirs may vanish."""
 
     def doubt(last: Machines, now: Machines) -> str | None:
+        pairs = zip(last, now, strict=False)
+        if len(last) <= len(now) and all(one is other or one.id == other.id for one, other in pairs):
+            return None
         listed = set(map(_ID, now))
         if listed.issuperset(map(_ID, last)):
             return None

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from gridtide.model.boots import quantile
+from gridtide.model.costs import Billing
 from gridtide.model.resources import Shape
 from gridtide.sim.bounds import Bound, clairvoyant, zero_wait
 from gridtide.sim.curves import Curve, Elasticity, elasticity
 from gridtide.sim.run import Run
+from gridtide.sim.setting import Setting
 from gridtide.sim.spending import passed
+from gridtide.sim.trace import Trace, TraceJob
 
 TAU: Final = 10.0
 """Seconds: run times below it count as this long in the slowdown (Feitelson and others), so that a job of one second
@@ -133,39 +136,58 @@ def paid_of(run: Run) -> Curve:
     return Curve.of(changes)
 
 
-def shapes_of(run: Run) -> tuple[Shape, ...]:
-    """Everything that a group of the run may launch, once."""
-    return tuple(dict.fromkeys(shape for group in run.setting.groups for shape in run.setting.shapes_of(group)))
+def shapes_of(setting: Setting) -> tuple[Shape, ...]:
+    """Everything that a group may launch, once."""
+    return tuple(dict.fromkeys(shape for group in setting.groups for shape in setting.shapes_of(group)))
 
 
-def boot_of(run: Run) -> float:
+def boot_of(setting: Setting) -> float:
     """One boot: the shortest median of the clouds that serve the queue."""
-    used = {cloud for group in run.setting.groups for cloud in group.clouds}
-    return min(run.setting.clouds[cloud].boot.median for cloud in used)
+    used = {cloud for group in setting.groups for cloud in group.clouds}
+    return min(setting.clouds[cloud].boot.median for cloud in used)
 
 
-def score(run: Run) -> Score:
-    """Judge a run."""
-    jobs, shapes = run.jobs, shapes_of(run)
-    model = next(run.setting.clouds[cloud] for group in run.setting.groups for cloud in group.clouds)
-    bound = zero_wait(run.trace.jobs, shapes)
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a run is measured against. It depends on the workload and the setting alone."""
+
+    zero_wait: Bound
+    foresight: Bound
+    """Clairvoyant packing onto all shapes."""
+    foresight_largest: Bound
+    """The same onto the largest shape alone."""
+
+
+def bounds(jobs: Sequence[TraceJob], shapes: Sequence[Shape], boot: float, billing: Billing) -> Bounds:
+    """Work them out: a second for each 50 000 jobs. ``boot``: seconds."""
+    least = zero_wait(jobs, shapes)
+    largest = max(shape.resources for shape in shapes)
+    only_largest = [shape for shape in shapes if shape.resources == largest]
+    return Bounds(least, *(clairvoyant(jobs, onto, boot=boot, billing=billing) for onto in (shapes, only_largest)))
+
+
+def bounds_input(trace: Trace, setting: Setting) -> tuple[Sequence[TraceJob], Sequence[Shape], float, Billing]:
+    """The arguments of :func:`bounds`, for a workload that was made to fit the setting."""
+    model = next(setting.clouds[cloud] for group in setting.groups for cloud in group.clouds)
+    return trace.jobs, shapes_of(setting), boot_of(setting), model.billing
+
+
+def score(run: Run, known: Bounds | None = None) -> Score:
+    """Judge a run. ``known``: its bounds, where they have been worked out already."""
+    jobs = run.jobs
+    against = known or bounds(*bounds_input(run.trace, run.setting))
+    bound = against.zero_wait
     core_hours = sum(each.charged * each.shape.resources.cores for each in run.machines) / 3600.0
     machine_hours = sum(each.charged for each in run.machines) / 3600.0
     cost = sum(each.cost for each in run.machines)
     durations = zip(jobs.started, jobs.ended, jobs.cores, strict=True)
     work = sum((end - start) * cores for start, end, cores in durations) / 3600.0
-    largest = max(shape.resources for shape in shapes)
-    boot = boot_of(run)
-
-    def packed(onto: Sequence[Shape]) -> Bound:
-        return clairvoyant(run.trace.jobs, onto, boot=boot, billing=model.billing)
-
     return Score(
         jobs=len(jobs),
         never_started=run.never_started,
         killed=run.killed,
         lost=run.lost,
-        waits=waits_of(jobs.submitted, jobs.started, jobs.ended, boot=boot),
+        waits=waits_of(jobs.submitted, jobs.started, jobs.ended, boot=boot_of(run.setting)),
         launches=len(run.machines),
         launches_per_1000=1000.0 * len(run.machines) / max(len(run.trace.jobs), 1),
         machine_hours=machine_hours,
@@ -178,8 +200,8 @@ def score(run: Run) -> Score:
         over_bound=cost / bound.cost - 1.0 if bound.cost else None,
         hours_over_bound=machine_hours / bound.machine_hours - 1.0 if bound.machine_hours else 0.0,
         bound=bound,
-        foresight=packed(shapes),
-        foresight_largest=packed([shape for shape in shapes if shape.resources == largest]),
+        foresight=against.foresight,
+        foresight_largest=against.foresight_largest,
         peak_cores=paid_of(run).peak,
         elasticity=elasticity(demand_of(run), supply_of(run), max(run.length, 1.0)),
     )
