@@ -450,7 +450,8 @@ class Controller:
         """What the next cycle would do, from the readings at hand."""
         began = self._clock.now()
         snapshot = self._snapshot()
-        return Cycle(self._number + 1, snapshot, plan(snapshot, self._assembly.rules), self._clock.now() - began)
+        decided = await self._think(partial(plan, snapshot, self._assembly.rules))
+        return Cycle(self._number + 1, snapshot, decided, self._clock.now() - began)
 
     async def join(
         self,

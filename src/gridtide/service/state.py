@@ -80,11 +80,12 @@ class Service:
     def glance(self) -> Glance | None:
         """What is counted of the last cycle; None before the first one has ended."""
         cycle, rules = self.control.cycle, self.control.rules
+        if cycle is None:
+            return None
         last = self.last_glance
-        if cycle is None or (last is not None and last.cycle is cycle and last.rules is rules):
-            return None if cycle is None else last
-        self.last_glance = glance(cycle, rules)
-        return self.last_glance
+        if last is None or last.cycle is not cycle or last.rules is not rules:
+            last = self.last_glance = glance(cycle, rules)
+        return last
 
     @property
     def queue(self) -> Pilot:
