@@ -6,11 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from gridtide.clouds.fake import CloudCall, CloudFault
 from gridtide.errors import Throttled
+from gridtide.model.ids import CloudName
 from gridtide.queues.fake import QueueCall, QueueFault
 from gridtide.sim.chance import Chance
 from gridtide.sim.cloud import SimulatedCloud
@@ -55,6 +57,8 @@ class Stage:
     world: SimulatedWorld
     processes: Processes
     wall: Wall
+    layers: dict[tuple[CloudName, FaultName], list[Undo]] = field(default_factory=dict)
+    """Of the faults of a kind that go on at one cloud, what each of them does."""
 
     def clouds_of(self, fault: Fault) -> list[SimulatedCloud]:
         """Those that the fault is about."""
@@ -158,17 +162,31 @@ def _stock_out(stage: Stage, fault: Fault, chance: Chance, _lasting: float) -> U
 def _half_quota(stage: Stage, fault: Fault, _chance: Chance, _lasting: float) -> Undo:
     undone: list[Undo] = []
     for cloud in stage.clouds_of(fault):
-        cloud.quota = cloud.part_of_quota(fault.share)
-        undone.append(lambda cloud=cloud: setattr(cloud, "quota", cloud.model.quota))  # type: ignore[misc]
+        part = partial(setattr, cloud, "quota", cloud.part_of_quota(fault.share))
+        undone.append(_over(stage, cloud, fault, part, partial(setattr, cloud, "quota", cloud.model.quota)))
     return _all(undone)
 
 
 def _list_lag(stage: Stage, fault: Fault, _chance: Chance, _lasting: float) -> Undo:
     undone: list[Undo] = []
     for cloud in stage.clouds_of(fault):
-        cloud.list_lag = max(cloud.model.list_lag, fault.by)
-        undone.append(lambda cloud=cloud: setattr(cloud, "list_lag", cloud.model.list_lag))  # type: ignore[misc]
+        usual = cloud.model.list_lag
+        lag = partial(setattr, cloud, "list_lag", max(usual, fault.by))
+        undone.append(_over(stage, cloud, fault, lag, partial(setattr, cloud, "list_lag", usual)))
     return _all(undone)
+
+
+def _over(stage: Stage, cloud: SimulatedCloud, fault: Fault, strike: Undo, heal: Undo) -> Undo:
+    """Strike. Several faults of a kind may go on at once: the last of them that is not over counts."""
+    going_on = stage.layers.setdefault((cloud.name, fault.name), [])
+    going_on.append(strike)
+    strike()
+
+    def undo() -> None:
+        going_on.remove(strike)
+        (going_on[-1] if going_on else heal)()
+
+    return undo
 
 
 def _lost_launch(stage: Stage, fault: Fault, _chance: Chance, lasting: float) -> Undo:
@@ -222,8 +240,8 @@ def _price_flip(stage: Stage, fault: Fault, chance: Chance, _lasting: float) -> 
     undone: list[Undo] = []
     for cloud in stage.clouds_of(fault):
         usual = {shape.name: shape.price for shape in cloud.model.shapes}
-        cloud.price({name: price * (2.0 if chance.happens(0.5) else 0.5) for name, price in usual.items()})
-        undone.append(lambda cloud=cloud, usual=usual: cloud.price(usual))  # type: ignore[misc]
+        flipped = {name: price * (2.0 if chance.happens(0.5) else 0.5) for name, price in usual.items()}
+        undone.append(_over(stage, cloud, fault, partial(cloud.price, flipped), partial(cloud.price, usual)))
     return _all(undone)
 
 

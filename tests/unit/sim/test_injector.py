@@ -41,7 +41,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.clock = LoopClock(0.0)
-        model = CloudModel((SMALL,), zones=(A, B), quota=Quota(machines=8))
+        model = CloudModel((replace(SMALL, price=1.0),), zones=(A, B), quota=Quota(machines=8))
         self.clouds = {name: SimulatedCloud(name, self.clock, 0, model, settle=0.0) for name in (NEAR, FAR)}
         self.queue = SimulatedQueue(QueueName("pool"), self.clock, Random(0), Batch())
         clouds = list(self.clouds.values())
@@ -99,6 +99,31 @@ async def test_half_a_quota_is_half_of_it_and_comes_back(one: Bench) -> None:
 
 
 @bench
+async def test_of_two_faults_of_a_kind_neither_undoes_the_other(one: Bench) -> None:
+    cloud = one.clouds[NEAR]
+    usual = cloud.offered[SMALL.name].price
+
+    def present() -> tuple[int | None, float, bool]:
+        return cloud.quota.machines, cloud.list_lag, cloud.offered[SMALL.name].price == usual
+
+    def two(name: FaultName, first: dict[str, float], second: dict[str, float]) -> list[Fault]:
+        return [Fault(name, at=1.0, lasting=60.0, **first), Fault(name, at=31.0, lasting=60.0, **second)]  # type: ignore[arg-type]
+
+    one.injector.start(
+        [
+            *two(FaultName.HALF_QUOTA, {"share": 0.5}, {"share": 0.25}),
+            *two(FaultName.LIST_LAG, {"by": 50.0}, {"by": 20.0}),
+            *two(FaultName.PRICE_FLIP, {}, {}),
+        ]
+    )
+    seen = []
+    for seconds in (2.0, 30.0, 30.0, 30.0):
+        await asyncio.sleep(seconds)
+        seen.append(present())
+    assert seen == [(4, 50.0, False), (2, 20.0, False), (2, 20.0, False), (8, 0.0, True)]
+
+
+@bench
 async def test_new_machines_are_listed_late_and_only_while_that_goes_on(one: Bench) -> None:
     one.injector.start([Fault(FaultName.LIST_LAG, at=0.0, lasting=100.0, by=50.0)])
     await asyncio.sleep(1.0)
@@ -135,9 +160,9 @@ async def test_prices_are_doubled_or_halved_and_come_back(one: Bench) -> None:
     one.clouds[NEAR].price({SMALL.name: 3.0})
     one.injector.start([Fault(FaultName.PRICE_FLIP, at=0.0, lasting=60.0, cloud=NEAR)])
     await asyncio.sleep(1.0)
-    assert one.clouds[NEAR].offered[SMALL.name].price in (2 * SMALL.price, SMALL.price / 2)
+    assert one.clouds[NEAR].offered[SMALL.name].price in (2.0, 0.5)
     await asyncio.sleep(60.0)
-    assert one.clouds[NEAR].offered[SMALL.name].price == SMALL.price
+    assert one.clouds[NEAR].offered[SMALL.name].price == 1.0
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(1.0, 8, 8), (0.5, 1, 7), (0.0, 0, 0)])
