@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from gridtide.model.workers import WorkerState
 from gridtide.pilot.protocol import Order
 from gridtide.queues.aliec2 import SpawnedQueue
 from gridtide.queues.fake import FakeJobState
+from gridtide.sim import virtual_time
 from tests.scenarios.harness import GROUP, QUEUE, SHAPE, Site, scenario
 from tests.scenarios.test_fatal_cases import HOUR, MINUTE, busy_site
 
@@ -49,28 +50,46 @@ async def test_a_lower_maximum_drains_busy_workers_and_ends_no_job() -> None:
         await site.until(lambda: site.machines() <= 1, within=HOUR)
 
 
-@scenario
-async def test_what_was_planned_before_an_order_is_not_done_after_it() -> None:
+async def hold(site: Site, held: bool) -> None:
+    await site.controller.set_wishes(GROUP, Wishes(hold=held), actor="user:op")
+
+
+async def close(site: Site, closed: bool) -> None:
+    """In the site file."""
+    now = site.assembly()
+    group = replace(now.rules.groups[GROUP], maximum=0 if closed else 3)
+    site.controller._reread = lambda: (replace(now, rules=replace(now.rules, groups={GROUP: group})), "maximum")
+    await site.controller.reload()
+
+
+@pytest.mark.parametrize("order", [hold, close])
+def test_what_was_planned_before_an_order_is_not_done_after_it(
+    order: Callable[[Site, bool], Awaitable[None]],
+) -> None:
     """Start: a plan for three jobs is being worked out. Do: hold the group. Expected: no launch, then or later."""
-    planned = asyncio.Event()
 
-    async def slowly(work: Callable[[], Plan]) -> Plan:
-        decided = work()
-        if any(isinstance(action, Launch) for action in decided.actions):
-            planned.set()
-        await asyncio.sleep(5.0)
-        return decided
+    async def main() -> None:
+        planned = asyncio.Event()
 
-    async with Site() as site:
-        site.think = slowly
-        await site.up()
-        site.queue.submit(3, duration=60)
-        await planned.wait()
-        await site.controller.set_wishes(GROUP, Wishes(hold=True), actor="user:op")
-        await asyncio.sleep(HOUR)
-        assert site.launches() == 0
-        await site.controller.set_wishes(GROUP, Wishes(), actor="user:op")
-        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 3, within=20 * MINUTE)
+        async def slowly(work: Callable[[], Plan]) -> Plan:
+            decided = work()
+            if any(isinstance(action, Launch) for action in decided.actions):
+                planned.set()
+            await asyncio.sleep(5.0)
+            return decided
+
+        async with Site() as site:
+            site.think = slowly
+            await site.up()
+            site.queue.submit(3, duration=60)
+            await planned.wait()
+            await order(site, True)
+            await asyncio.sleep(HOUR)
+            assert site.launches() == 0
+            await order(site, False)
+            await site.until(lambda: site.queue.count(FakeJobState.DONE) == 3, within=20 * MINUTE)
+
+    virtual_time.run(main())
 
 
 @scenario
