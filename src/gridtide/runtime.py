@@ -111,9 +111,8 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, object]) -> b
         await asyncio.gather(task, stopping, return_exceptions=True)
 
 
-def _think_aside() -> Think:
-    """Plans in a thread of their own, one after the other: at a large site one takes as long as a hundred requests."""
-    thread = ThreadPoolExecutor(1, thread_name_prefix="plan")
+def _think_in(thread: ThreadPoolExecutor) -> Think:
+    """Plans beside the loop: at a large site one takes as long as a hundred requests."""
 
     async def think(work: Callable[[], Plan]) -> Plan:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
@@ -162,6 +161,7 @@ class _LeadingSite:
             )
         building = _Building(site, listener, pilot, {}, {})
         assembly = building.assemble(site)
+        planning = ThreadPoolExecutor(1, thread_name_prefix="plan")  # one: a planner makes one plan after the other
         controller = Controller(
             assembly,
             store,
@@ -170,7 +170,7 @@ class _LeadingSite:
             random=random.Random(),  # noqa: S311  (jitter and names; secrets come from make_secret)
             make_secret=make_secret,
             reread=building.reread,
-            think=_think_aside(),
+            think=_think_in(planning),
         )
         woken.append(controller.queue_changed)
         leading = _LeadingSite(site, listener, pilot, building.queues, lambda: building.clouds, controller, clock)
@@ -178,6 +178,7 @@ class _LeadingSite:
             yield leading
         finally:
             leading.site = building.site
+            planning.shutdown(wait=False)
             listener.close()
             await asyncio.gather(*(cloud.close() for cloud in building.clouds.values()))
             await asyncio.gather(*(queue.close() for queue in building.queues.values() if isinstance(queue, HasClose)))

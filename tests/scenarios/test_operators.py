@@ -54,6 +54,19 @@ async def hold(site: Site, held: bool) -> None:
     await site.controller.set_wishes(GROUP, Wishes(hold=held), actor="user:op")
 
 
+async def hold_while_the_store_is_slow(site: Site, held: bool) -> None:
+    """The plan is ready before the order is recorded, and waits behind it."""
+    honest = site.store.commit
+
+    async def slow(*given: object) -> None:
+        await asyncio.sleep(10.0)
+        await honest(*given)  # type: ignore[arg-type]
+
+    site.store.commit = slow  # type: ignore[method-assign, assignment]
+    await hold(site, held)
+    site.store.commit = honest  # type: ignore[method-assign]
+
+
 async def close(site: Site, closed: bool) -> None:
     """In the site file."""
     now = site.assembly()
@@ -62,7 +75,7 @@ async def close(site: Site, closed: bool) -> None:
     await site.controller.reload()
 
 
-@pytest.mark.parametrize("order", [hold, close])
+@pytest.mark.parametrize("order", [hold, hold_while_the_store_is_slow, close])
 def test_what_was_planned_before_an_order_is_not_done_after_it(
     order: Callable[[Site, bool], Awaitable[None]],
 ) -> None:

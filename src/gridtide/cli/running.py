@@ -44,12 +44,12 @@ _STOP_LIMIT: Final = 30.0
 """Seconds that a controller gets to write down what it knows after SIGTERM."""
 
 _YOUNG: Final = 200_000
-"""New objects after which the garbage collector looks at them. A reading of ten thousand nodes makes 30 000, which are
-freed without it; with fewer it looks at each of them. Garbage in circles, which is rare, waits for so many: 40 MB."""
+"""New objects after which the garbage collector looks at them. Fewer: it looks at what each reading of a large site
+makes, which is freed without it. More: garbage in circles, which is rare, waits for longer."""
 
 _GIVE_WAY: Final = 0.0005
-"""Seconds that a thread may keep the interpreter while the loop wants it. With Python's 5 ms a request that comes while
-ten thousand rows are read waits for tens of milliseconds; much less costs throughput."""
+"""Seconds that a thread may keep the interpreter while the loop wants it. With Python's 5 ms a request waits for so
+long each time that the loop has waited for a socket, while ten thousand rows are read."""
 
 _START_ERRORS: Final[Mapping[int, type[GridtideError]]] = {
     ExitCode.DESCRIPTION: SiteFileError,

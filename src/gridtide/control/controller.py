@@ -172,23 +172,18 @@ class Controller:
         began = self._clock.now()
         await self._observer.observe()
         self._awake.clear()  # what has happened so far is in this snapshot
-        with self._busy(anew=True):
-            snapshot, decided = await self._plan()
-        record = await self._commit(snapshot, decided)
+        record = None
+        while record is None:
+            with self._busy(anew=True):
+                snapshot, rules = self._snapshot(), self._assembly.rules
+                decided = await self._think(partial(self._planner.plan, snapshot, rules))
+            record = await self._commit(snapshot, rules, decided)
         self._memory, self._queue_memory = decided.memory, decided.queue_memory
         self._number += 1
         self._cycle = Cycle(self._number, snapshot, decided, self._clock.now() - began)
         with self._busy():
             self._follow(snapshot, decided, record)
         return self._cycle
-
-    async def _plan(self) -> tuple[Snapshot, Plan]:
-        """Anew, when the site file or what operators want has changed before the plan was ready."""
-        while True:
-            snapshot, rules = self._snapshot(), self._assembly.rules
-            decided = await self._think(partial(self._planner.plan, snapshot, rules))
-            if rules is self._assembly.rules and snapshot.wishes == self._fleet.wishes:
-                return snapshot, decided
 
     @contextmanager
     def _busy(self, *, anew: bool = False) -> Iterator[None]:
@@ -216,10 +211,13 @@ class Controller:
             ended_costs=fleet.ledger.view(now),
         )
 
-    async def _commit(self, snapshot: Snapshot, decided: Plan) -> Record:
+    async def _commit(self, snapshot: Snapshot, rules: SiteRules, decided: Plan) -> Record | None:
+        """None, with nothing recorded, when the site file or what operators want is other than when it was planned."""
         made: list[Record] = []
 
         def decide(workers: Mapping[WorkerId, Worker]) -> Sequence[Change]:
+            if rules is not self._assembly.rules or snapshot.wishes != self._fleet.wishes:
+                return ()
             with self._busy():
                 recorder = self._recorder(snapshot, workers)
                 for action in decided.actions:
@@ -228,6 +226,8 @@ class Controller:
             return recorder.record.changes
 
         await self._fleet.change(decide)
+        if not made:
+            return None
         record = made[-1]
         self._known_strays.update(MachineRef(cloud, each) for cloud, ends in record.strays.items() for each in ends)
         return record

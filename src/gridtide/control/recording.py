@@ -77,7 +77,10 @@ class Recorder:
                 self._stray(action)
 
     def _get(self, name: WorkerId) -> Worker | None:
-        return self._moved.get(name) or self._workers.get(name)
+        """None when it is another one than was planned for: between, it may even have been taken back and run a job."""
+        worker = self._workers.get(name)
+        known = worker is not None and worker == self._snapshot.workers.get(name)
+        return self._moved.get(name) or (worker if known else None)
 
     def _launch(self, action: Launch) -> None:
         evidence = self._evidence(action.group, action.cloud)
