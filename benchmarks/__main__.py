@@ -49,6 +49,7 @@ ALL: dict[str, Benchmark] = {
     "pilot-queue": pilot_queue.figures,
     "kill": kill.figures,
     "chaos": chaos.figures,
+    "chaos-hour": chaos.hour,
     "rollout": rollout.figures,
     "planner": planner.figures,
     "cycle": cycle.figures,
@@ -76,7 +77,7 @@ ALL: dict[str, Benchmark] = {
 }
 SLOW_ONLY = {
     *("properties", "coverage", "mutation", "ec2-faults", "hang", "openstack", "htcondor-demand", "slurm-start"),
-    "tide",
+    *("tide", "chaos-hour"),
     *("thesis-jobs", "thesis-recreate", "thesis-scaling", "thesis-manual", "thesis-long-job", "htcondor-start"),
 }
 """Left out when no name is given to the quick mode: the test suite runs the same code in small, and has 25 minutes."""

@@ -1,20 +1,25 @@
 """Jobs by the hundred thousand while all faults strike, for every policy: nothing killed, left over or doubled.
 
 Each run is a workload of its own seed on two clouds that are often full, under all faults at random (``gridtide sim
---chaos``). ``python -m benchmarks.chaos POLICY SEED [JOBS]`` repeats one of them.
+--chaos``). ``python -m benchmarks.chaos POLICY SEED [JOBS]`` repeats one of them; ``--for SECONDS`` goes on from there,
+seed after seed.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Final
 
 from benchmarks.figures import Figure
+from gridtide.model.costs import Choose
 from gridtide.model.ids import CloudName, GroupName, ShapeName, Zone
 from gridtide.model.machines import Quota
 from gridtide.model.rules import CloudRules, Policy
@@ -22,7 +27,7 @@ from gridtide.sim.cloud import BootTime, CloudModel
 from gridtide.sim.faults import chaos
 from gridtide.sim.reading import read_trace
 from gridtide.sim.run import Run, simulate
-from gridtide.sim.setting import Setting, fitted, standard_setting
+from gridtide.sim.setting import STEP, Setting, fitted, standard_setting
 from gridtide.sim.watch import Rule
 from gridtide.site.policies import POLICIES
 
@@ -66,6 +71,11 @@ RUNS: Final[Mapping[str, int]] = {
 }
 """Of :data:`PER_RUN` jobs each: 1 000 000 in all."""
 
+DRAWN: Final = 1000
+"""From this seed on the site is drawn by lot too: an hour on one and the same site tries the same things again."""
+HOUR: Final = 3600.0
+"""Seconds of processor time of each policy in ``chaos-hour``."""
+
 _TOLD: Final = (
     ("jobs killed", "jobs", (Rule.JOB_KILLED,)),
     ("machines left over", "machines", (Rule.ORPHAN, Rule.LEFT)),
@@ -97,32 +107,80 @@ def policy_of(name: str) -> Policy:
     return POLICIES.model(name).model_validate({"type": name, **EXAMPLES[name]}).policy()
 
 
-def setting_of(policy: str) -> Setting:
-    """Two clouds, one of them with a small quota, one with zones."""
+def setting_of(policy: str, seed: int = 0) -> Setting:
+    """Two clouds, one of them with a small quota, one with zones; how small and how slow is drawn from :data:`DRAWN`
+    on."""
+    site = _Site() if seed < DRAWN else _Site.drawn(Random(f"{seed}/{policy}/site"))
     base = standard_setting(f"chaos, {policy}")
     (model,) = base.clouds.values()
-    largest = 1 if policy == "per_job" else 2
+    largest = 1 if policy == "per_job" else site.largest
     shapes = tuple(shape for shape in model.shapes if shape.resources.cores <= largest)
     dear = tuple(replace(shape, name=ShapeName(f"burst-{shape.name}"), price=2 * shape.price) for shape in shapes)
-    quotas = {_PRIVATE: Quota(cores=100), _BURST: Quota(machines=30)}
+    quotas = {_PRIVATE: Quota(cores=site.cores), _BURST: Quota(machines=site.machines)}
     clouds = {
-        _PRIVATE: CloudModel(shapes, quota=quotas[_PRIVATE]),
+        _PRIVATE: CloudModel(shapes, boot=site.boot, quota=quotas[_PRIVATE], list_lag=site.lag, end_time=site.end_time),
         _BURST: CloudModel(dear, boot=BootTime(90.0, 0.4), zones=(Zone("a"), Zone("b")), quota=quotas[_BURST]),
     }
     group = replace(
-        base.rules.groups[_GRID], clouds=(_PRIVATE, _BURST), maximum=MAXIMUM, minimum=1, policy=policy_of(policy)
+        base.rules.groups[_GRID],
+        clouds=(_PRIVATE, _BURST),
+        minimum=site.minimum,
+        maximum=site.maximum,
+        lease=site.lease,
+        join_deadline=site.join_deadline,
+        choose=site.choose,
+        policy=policy_of(policy),
     )
     rules = replace(
         base.rules,
         groups={_GRID: group},
         clouds={name: CloudRules(name, quotas[name], SETTLE) for name in clouds},
     )
-    return replace(base, rules=rules, clouds=clouds, faults=chaos(RATE))
+    return replace(base, rules=rules, clouds=clouds, step=site.step, faults=chaos(RATE * site.rate))
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What differs between sites."""
+
+    maximum: int = MAXIMUM
+    minimum: int = 1
+    cores: int = 100
+    machines: int = 30
+    largest: int = 2
+    lease: float = 600.0
+    join_deadline: float | None = None
+    choose: Choose = Choose.ORDER
+    boot: BootTime = field(default_factory=BootTime)
+    lag: float = 0.0
+    end_time: float = 0.0
+    step: float = STEP
+    rate: float = 1.0
+
+    @classmethod
+    def drawn(cls, lot: Random) -> _Site:
+        """By lot; the lag of the listing and that of the fault are less than :data:`SETTLE` together."""
+        maximum = lot.choice((10, 25, MAXIMUM, 80))
+        return cls(
+            maximum=maximum,
+            minimum=lot.choice((0, 1, maximum // 4)),
+            cores=lot.choice((maximum // 2, maximum, 3 * maximum)),
+            machines=lot.choice((maximum // 4 + 1, maximum)),
+            largest=lot.choice((2, 4, 8)),
+            lease=lot.choice((300.0, 600.0, 1800.0)),
+            join_deadline=lot.choice((None, 400.0)),
+            choose=lot.choice(tuple(Choose)),
+            boot=BootTime(lot.choice((20.0, 120.0, 300.0)), lot.choice((0.0, 0.25, 0.6))),
+            lag=lot.choice((0.0, 0.0, 40.0)),
+            end_time=lot.choice((0.0, 30.0, 120.0)),
+            step=lot.choice((10.0, STEP, 60.0)),
+            rate=lot.choice((0.5, 1.0, 2.0)),
+        )
 
 
 def one(policy: str, seed: int, jobs: int) -> Run:
     """Repeat one run. Jobs for more cores than the policy's machines have are left out."""
-    setting = setting_of(policy)
+    setting = setting_of(policy, seed)
     # A single-use worker boots for each job, so that fewer jobs a day find one.
     trace = read_trace("grid", seed=seed, jobs=jobs, spread=4.0 if policy == "per_job" else 2.0)
     shorter = tuple(job._replace(runtime=max(1.0, job.runtime / SHORTER)) for job in trace.jobs)
@@ -152,7 +210,7 @@ def figures(directory: Path, *, quick: bool) -> Iterable[Figure]:
     yield from told(outcomes)
 
 
-def told(outcomes: Iterable[Outcome]) -> Iterable[Figure]:
+def told(outcomes: Iterable[Outcome], name: str = "chaos") -> Iterable[Figure]:
     """The figures of these."""
     every = list(outcomes)
     completions = sum(each.completions for each in every)
@@ -162,13 +220,13 @@ def told(outcomes: Iterable[Outcome]) -> Iterable[Figure]:
     of_policy: Counter[str] = Counter()
     for each in every:
         of_policy[each.policy] += each.completions
-    note = ", ".join(f"{name} {number}" for name, number in sorted(of_policy.items()))
+    note = ", ".join(f"{policy} {number}" for policy, number in sorted(of_policy.items()))
     faults, events = sum(each.strikes for each in every), sum(each.events for each in every)
     wanted = sum(each.completions + each.never_started for each in every)
-    yield Figure("chaos: jobs that ended", completions, "jobs", "==", wanted, f"{faults} faults; {note}")
-    for name, unit, rules in (*_TOLD, ("other rules broken", "times", _OTHERS)):
+    yield Figure(f"{name}: jobs that ended", completions, "jobs", "==", wanted, f"{faults} faults; {note}")
+    for what, unit, rules in (*_TOLD, ("other rules broken", "times", _OTHERS)):
         first = _first(every, rules) or (f"checked at {events} events" if rules is _OTHERS else "")
-        yield Figure(f"chaos: {name}", sum(broken[rule] for rule in rules), unit, "==", 0, first)
+        yield Figure(f"{name}: {what}", sum(broken[rule] for rule in rules), unit, "==", 0, first)
 
 
 def _first(outcomes: Iterable[Outcome], rules: Collection[Rule]) -> str:
@@ -182,6 +240,43 @@ def _first(outcomes: Iterable[Outcome], rules: Collection[Rule]) -> str:
     return next(found, "")
 
 
+def hour(directory: Path, *, quick: bool) -> Iterable[Figure]:
+    """Seed after seed, on sites drawn by lot, until each policy has had its hour of a processor."""
+    jobs, seconds = (200, 0.0) if quick else (PER_RUN, HOUR)
+    with ProcessPoolExecutor() as pool:
+        futures = [pool.submit(_went_on, name, DRAWN, jobs, seconds) for name in EXAMPLES]
+        outcomes = [each for future in futures for each in future.result()]
+    yield from told(outcomes, "chaos-hour")
+
+
+def _went_on(policy: str, first: int, jobs: int, seconds: float) -> list[Outcome]:
+    return list(going_on(policy, first, jobs, seconds))
+
+
+def going_on(policy: str, first: int, jobs: int, seconds: float) -> Iterator[Outcome]:
+    """One seed at least, and no new one after so many seconds of this process's processor time."""
+    until, seed = time.process_time() + seconds, first
+    while True:
+        yield outcome(policy, seed, jobs)
+        seed += 1
+        if time.process_time() >= until:
+            return
+
+
+def main() -> int:
+    """Exit code 1 when a rule was broken."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
+    parser.add_argument("policy", choices=EXAMPLES)
+    parser.add_argument("seed", type=int, help=f"from {DRAWN} on the site is drawn by lot too")
+    parser.add_argument("jobs", type=int, nargs="?", default=PER_RUN)
+    parser.add_argument("--for", dest="seconds", type=float, default=0.0, help="go on with the seeds that follow")
+    given = parser.parse_args()
+    broken = False
+    for shown in going_on(given.policy, given.seed, given.jobs, given.seconds):
+        print(shown, flush=True)
+        broken = broken or bool(shown.broken)
+    return 1 if broken else 0
+
+
 if __name__ == "__main__":
-    shown = outcome(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else PER_RUN)
-    print(shown)
+    sys.exit(main())
