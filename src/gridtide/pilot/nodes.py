@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, select, update
@@ -36,31 +36,77 @@ _NODES: Final = (
     .outerjoin(jobs, jobs.c.id == attempts.c.job)
     .outerjoin(classes, classes.c.id == jobs.c.class_id)
     .group_by(workers.c.id)
-    .order_by(workers.c.id)
 )
+_SOME: Final = _NODES.where(workers.c.id.in_(bindparam("names", expanding=True)))
+
+
+Wanted = frozenset[WorkerId] | None
+"""Workers whose rows are to be read; None: all."""
+
+_WHOLE: Final = 60.0
+"""Seconds after which all rows are read again, whatever is known to have changed. A process that led before may have
+had a write on its way; larger values let what it wrote be seen later, and only that: whoever is drained is read anew
+after it."""
+_FEW: Final = 1000
+"""With more rows than this to be read it costs less to read them all. SQLite takes 32 766 names in one statement."""
 
 
 class NodeBook:
-    """All admitted workers, as the tables have them.
+    """All admitted workers, as the tables had them when they were last read.
 
-    Of a large site most are as they were when it was last read; for those the same :class:`Node` is given again. To
-    make ten thousand of them anew takes longer than to read their rows, and whatever else the process does waits.
+    On a large site most are as they were a few seconds ago. Whoever writes says whose rows that may change
+    (:meth:`changed`), and only those are read; whoever has not changed is the same :class:`Node` as before. To read ten
+    thousand rows and make nodes of them takes long, and whatever else the process does waits meanwhile.
     """
 
     def __init__(self) -> None:
-        self._known: Mapping[str, tuple[tuple[object, ...], Node]] = {}
+        self._known: dict[str, tuple[tuple[object, ...], Node]] = {}
+        self._nodes: Nodes = ()
+        self._changed: set[WorkerId] = set()
+        self._whole: float | None = None
+        """When all were read; None: they have to be."""
 
-    def read(self, connection: Connection) -> Nodes:
-        """In one look, by name."""
-        before = self._known
-        known: dict[str, tuple[tuple[object, ...], Node]] = {}
-        for row in connection.execute(_NODES).all():
+    def changed(self, workers: Iterable[WorkerId]) -> None:
+        """A write that may concern these has ended."""
+        self._changed.update(workers)
+
+    def wanted(self, now: float, *, alone: bool) -> Wanted:
+        """What has to be read; to be followed by :meth:`keep` or :meth:`failed`. ``alone``: nobody else can have
+        written since the last time."""
+        changed, self._changed = self._changed, set()
+        if alone and self._whole is not None and self._whole <= now < self._whole + _WHOLE and len(changed) <= _FEW:
+            return frozenset(changed)
+        self._whole = now if alone else None
+        return None
+
+    def failed(self) -> None:
+        """It could not be read: who knows what it was."""
+        self._whole = None
+
+    def keep(self, wanted: Wanted, rows: Sequence[Row[Any]]) -> Nodes:
+        """Returns all of them, by name."""
+        before, known = self._known, {} if wanted is None else self._known
+        gone: set[str] = set() if wanted is None else set(wanted & known.keys())
+        news = wanted is None or bool(rows) or bool(gone)
+        for row in rows:
             entry, values = before.get(row[0]), tuple(row)
             if entry is None or entry[0] != values:
                 entry = (values, _node(row))
             known[row[0]] = entry
-        self._known = known
-        return tuple(node for _, node in known.values())
+            gone.discard(row[0])
+        for name in gone:
+            del known[name]
+        if news:
+            self._known = known
+            self._nodes = tuple(known[name][1] for name in sorted(known))
+        return self._nodes
+
+
+def read(connection: Connection, wanted: Wanted) -> Sequence[Row[Any]]:
+    """Rows for :meth:`NodeBook.keep`."""
+    if wanted is None:
+        return connection.execute(_NODES).all()
+    return connection.execute(_SOME, {"names": sorted(wanted)}).all()
 
 
 def _node(row: Row[Any]) -> Node:

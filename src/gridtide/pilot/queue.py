@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from gridtide.clock import Clock
 from gridtide.errors import InvalidRequest, NotFound, StoreError
@@ -35,7 +35,6 @@ from gridtide.pilot.protocol import (
 )
 from gridtide.pilot.scheduling import Ask, Scheduler
 from gridtide.pilot.standing import NOTHING, Said, StandingAnswers, Told
-from gridtide.pilot.tables import attempts
 from gridtide.pilot.waiting import WaitingRoom
 from gridtide.store.database import Database
 
@@ -85,6 +84,7 @@ class PilotQueue:
         self._verdicts = Verdicts()
         self._descriptions = sql.Descriptions()
         self._book = nodes.NodeBook()
+        self._looking = asyncio.Lock()
         self._scheduler = Scheduler(self._verdicts, self._descriptions)
         self._room = WaitingRoom(self._assign)
         self._contacts_kept = clock.now()
@@ -99,9 +99,22 @@ class PilotQueue:
 
     async def nodes(self) -> Nodes:
         """Admitted workers with what runs on them."""
-        found = await self._database.read(self._book.read)
+        found = await self._nodes()
         silent = self._contacts.silent([WorkerId(node.name) for node in found])
         return tuple(nodes.unavailable(node) if node.name in silent else node for node in found) if silent else found
+
+    async def _nodes(self) -> Nodes:
+        """Whether in contact or not. One look at a time: each tells only what has changed since the one before."""
+        async with self._looking:
+            wanted = self._book.wanted(self._clock.now(), alone=self._alone())
+            try:
+                rows = (
+                    () if wanted == frozenset() else await self._database.read(lambda given: nodes.read(given, wanted))
+                )
+            except BaseException:
+                self._book.failed()
+                raise
+            return self._book.keep(wanted, rows)
 
     async def admit(
         self, worker: WorkerId, group: GroupName, host: Mapping[str, Attribute], *, single_use: bool
@@ -111,7 +124,7 @@ class PilotQueue:
         now = self._clock.now()
 
         def ended(new: bool | None) -> None:
-            self._standing.fall([worker])
+            self._changed([worker])
             if new:  # nothing is known of it that a look could find
                 self._standing.keep(worker, self._standing.look(worker), NOTHING, (Order.CONTINUE, ()))
 
@@ -147,7 +160,12 @@ class PilotQueue:
 
     async def _change(self, workers: Sequence[WorkerId], work: Callable[[Connection], T]) -> T:
         """A write that may change what these workers are told."""
-        return await self._database.write(work, lambda _: self._standing.fall(workers))
+        return await self._database.write(work, lambda _: self._changed(workers))
+
+    def _changed(self, workers: Collection[WorkerId]) -> None:
+        """What is remembered of these may not be so any more."""
+        self._standing.fall(workers)
+        self._book.changed(workers)
 
     # --- workers
 
@@ -168,7 +186,7 @@ class PilotQueue:
         def ended(answers: Sequence[JobAnswer] | None) -> None:
             nothing_known = [None] * len(asks)
             pairs = zip(asks, nothing_known if answers is None else answers, strict=True)
-            self._standing.fall(ask.worker for ask, answer in pairs if answer is None or answer.final)
+            self._changed([ask.worker for ask, answer in pairs if answer is None or answer.final])
 
         # Hundreds may wait for this one write. Behind all that is written meanwhile they would wait for each other.
         return await self._database.write(
@@ -407,9 +425,7 @@ class PilotQueue:
     async def sweep(self) -> float | None:
         """Give up attempts of workers that are silent, or that have forgotten them. Returns when to look again."""
         now = self._clock.now()
-        busy = await self._database.read(
-            lambda connection: set(connection.execute(select(attempts.c.worker).where(sql.RUNS).distinct()).scalars())
-        )
+        busy = {WorkerId(node.name) for node in await self._nodes() if node.running}
         silent = self._contacts.silent(busy)
         forgotten = self._contacts.forgotten()
         if silent or forgotten:

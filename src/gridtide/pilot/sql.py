@@ -113,8 +113,8 @@ _ONE_ATTEMPT: Final = _ATTEMPT.where(
     attempts.c.attempt == bindparam("attempt"),
     bindparam("index") < submissions.c.size,
 )
-RUNS: Final = attempts.c.ended.is_(None)
-_RUNNING: Final = _ATTEMPT.where(RUNS)
+_RUNS: Final = attempts.c.ended.is_(None)
+_RUNNING: Final = _ATTEMPT.where(_RUNS)
 _RUNNING_ON: Final = _RUNNING.where(attempts.c.worker.in_(bindparam("workers", expanding=True)))
 _OF_REQUESTS: Final = _ATTEMPT.add_columns(attempts.c.request).where(
     attempts.c.worker.in_(bindparam("workers", expanding=True)),

@@ -15,8 +15,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from gridtide.model.demand import NodeState
 from gridtide.model.ids import WorkerId
 from gridtide.model.resources import Resources
+from gridtide.pilot import nodes
 from gridtide.pilot.hearing import hear
 from gridtide.pilot.protocol import EndCause, JobId, JobRequest, JobState, Order
 from tests.unit.pilot.support import LEASE, ONE_CORE, Site, end
@@ -263,6 +265,17 @@ class Machine(RuleBasedStateMachine):
                 assert told == (heard.order, heard.cancel)
                 assert heard.settled
                 assert not heard.missing
+
+    @invariant()
+    def nodes_are_what_the_tables_say(self) -> None:
+        shown = self.run(self.site.queue.nodes())
+        rows = self.run(self.site.database.read(lambda connection: nodes.read(connection, None)))
+        there = nodes.NodeBook().keep(None, rows)
+        assert [(node.name, node.running, node.free, node.idle_since) for node in shown] == [
+            (node.name, node.running, node.free, node.idle_since) for node in there
+        ]
+        for node, really in zip(shown, there, strict=True):
+            assert node.state in {really.state, NodeState.UNAVAILABLE}
 
     @invariant()
     def same_as_the_model(self) -> None:

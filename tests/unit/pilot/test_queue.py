@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sqlalchemy import event
 
-from gridtide.errors import InvalidRequest, JobDescriptionError, NotFound
+from gridtide.errors import InvalidRequest, JobDescriptionError, NotFound, StoreUnavailable
 from gridtide.model.demand import NodeState, Offer
 from gridtide.model.ids import GroupName, ShapeName, WorkerId
 from gridtide.model.resources import Resources, Shape
 from gridtide.pilot.protocol import JobId, JobState, Order
+from gridtide.pilot.queue import PilotQueue
 from tests.unit.pilot.support import ONE_CORE, Site, end
 
 W1, W2 = WorkerId("w1"), WorkerId("w2")
@@ -295,6 +297,92 @@ async def test_a_node_is_made_anew_only_when_something_of_it_has_changed(site: S
     silent = await site.queue.nodes()
     assert [node.state for node in silent] == [NodeState.ACCEPTING, NodeState.UNAVAILABLE]
     assert silent[0] is after[0]
+
+
+def rows_read(site: Site) -> list[tuple[str, ...]]:
+    """Whose rows each look at the nodes asks for, from now on."""
+    looks: list[tuple[str, ...]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, given: tuple[str, ...], *_: object) -> None:
+        if "used_cores" in statement:
+            looks.append(tuple(value for value in given if isinstance(value, str)))
+
+    event.listen(site.database.engine, "before_cursor_execute", note)
+    return looks
+
+
+async def test_only_what_has_changed_is_read(site: Site) -> None:
+    for name in ("w1", "w2", "w3"):
+        await site.admit(name, EIGHT_CORES)
+    await site.submit('Executable = "/bin/true"; Array = 2;')
+    first = await site.queue.nodes()
+    looks = rows_read(site)
+    assert await site.queue.nodes() is first
+    assert looks == []
+    job = await site.take("w2")
+    assert [node.running for node in await site.queue.nodes()] == [0, 1, 0]
+    await site.queue.set_draining([W1], True)
+    await site.finish("w2", job)
+    await site.queue.remove([WorkerId("w3")])
+    await site.admit("w0", EIGHT_CORES)
+    shown = await site.queue.nodes()
+    assert [(node.name, node.state, node.running) for node in shown] == [
+        ("w0", NodeState.ACCEPTING, 0),
+        ("w1", NodeState.DRAINED, 0),
+        ("w2", NodeState.ACCEPTING, 0),
+    ]
+    assert looks == [("w2",), ("w0", "w1", "w2", "w3")]
+    site.restart()
+    assert await site.queue.nodes() == shown
+    assert looks[2:] == [()]
+
+
+async def test_what_others_write_is_seen_at_once_while_they_may_and_otherwise_after_a_minute(site: Site) -> None:
+    await site.admit("w1")
+    assert len(await site.queue.nodes()) == 1
+    other = PilotQueue(site.database, site.directory / "data", site.clock, wake=site.woken.append)
+    await other.admit(WorkerId("w2"), GroupName("grid"), EIGHT_CORES, single_use=False)
+    assert len(await site.queue.nodes()) == 1
+    site.clock.at += 60
+    assert len(await site.queue.nodes()) == 2
+    site.alone = False
+    await other.admit(WorkerId("w3"), GroupName("grid"), EIGHT_CORES, single_use=False)
+    assert len(await site.queue.nodes()) == 3
+    await other.admit(WorkerId("w4"), GroupName("grid"), EIGHT_CORES, single_use=False)
+    site.alone = True
+    assert len(await site.queue.nodes()) == 4, "somebody may have written before it was alone"
+
+
+async def test_after_a_look_that_failed_everything_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    await site.admit("w1")
+    await site.queue.nodes()
+    await site.queue.set_draining([W1], True)
+
+    async def fail(_work: object) -> object:
+        raise StoreUnavailable("the store does not answer", where="here")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(site.database, "read", fail)
+        with pytest.raises(StoreUnavailable):
+            await site.queue.nodes()
+    looks = rows_read(site)
+    assert [node.state for node in await site.queue.nodes()] == [NodeState.DRAINED]
+    assert looks == [()]
+
+
+async def test_more_changes_than_a_statement_takes_are_read_with_all_others(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gridtide.pilot.nodes._FEW", 1)
+    await site.admit("w1")
+    await site.queue.nodes()
+    looks = rows_read(site)
+    await site.admit("w2")
+    await site.admit("w3")
+    assert len(await site.queue.nodes()) == 3
+    await site.admit("w4")
+    assert len(await site.queue.nodes()) == 4
+    assert looks == [(), ("w4",)]
 
 
 async def test_admitting_again_changes_nothing_but_the_description(site: Site) -> None:
