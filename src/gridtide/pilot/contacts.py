@@ -6,7 +6,8 @@ not listen is no evidence against anybody.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import itertools
+from collections.abc import Collection, Iterable, Set
 
 from gridtide.clock import Clock
 from gridtide.model.ids import WorkerId
@@ -29,18 +30,21 @@ class Contacts:
 
     def note(self, worker: WorkerId) -> None:
         """A sign of life."""
+        self._last.pop(worker, None)  # whoever was heard of longest ago stands first
         self._last[worker] = self._unsaved[worker] = self._clock.now()
 
-    def silent(self, workers: Iterable[WorkerId]) -> set[WorkerId]:
+    def silent(self, workers: Set[WorkerId]) -> set[WorkerId]:
         """Those of them whose lease has ended."""
         limit = self._clock.now() - self._lease
-        last, started = self._last, self._started
-        return {worker for worker in workers if last.get(worker, started) < limit}
+        past = itertools.takewhile(lambda each: each[1] < limit, self._last.items())
+        found = {worker for worker, _ in past if worker in workers}
+        return found | (workers - self._last.keys()) if self._started < limit else found
 
-    def next_end(self, workers: Iterable[WorkerId]) -> float:
+    def next_end(self, workers: Set[WorkerId]) -> float:
         """When the lease of the first of them ends, unless it is heard of before; infinity when there are none."""
-        last, started = self._last, self._started
-        return min((last.get(worker, started) for worker in workers), default=float("inf")) + self._lease
+        if not workers <= self._last.keys():
+            return self._started + self._lease  # some were not heard of, and no one was heard of before the start
+        return next((at for worker, at in self._last.items() if worker in workers), float("inf")) + self._lease
 
     def unsaved(self) -> dict[WorkerId, float]:
         """Contacts since the last call."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, select, update
@@ -51,17 +52,28 @@ _FEW: Final = 1000
 """With more rows than this to be read it costs less to read them all. SQLite takes 32 766 names in one statement."""
 
 
-class NodeBook:
-    """All admitted workers, as the tables had them when they were last read.
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All admitted workers, as the tables had them at some time, whether in contact or not."""
 
-    On a large site most are as they were a few seconds ago. Whoever writes says whose rows that may change
-    (:meth:`changed`), and only those are read; whoever has not changed is the same :class:`Node` as before. To read ten
-    thousand rows and make nodes of them takes long, and whatever else the process does waits meanwhile.
+    nodes: Nodes = ()
+    """By name."""
+    busy: Set[WorkerId] = frozenset()
+    """Those that run jobs."""
+    known: Mapping[WorkerId, tuple[tuple[object, ...], Node]] = field(default_factory=lambda: MappingProxyType({}))
+    """The row of each, and what was made of it."""
+
+
+class NodeBook:
+    """What was read last, and how much of it may have changed since.
+
+    On a large site most workers are as they were a few seconds ago. Whoever writes says whose rows that may change, and
+    only those are read; a worker that has not changed is the same :class:`Node` as before. To read ten thousand rows
+    and make nodes of them takes long, and whatever else the process does waits meanwhile.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[tuple[object, ...], Node]] = {}
-        self._nodes: Nodes = ()
+        self.listing = Listing()
         self._changed: set[WorkerId] = set()
         self._whole: float | None = None
         """When all were read; None: they have to be."""
@@ -71,8 +83,7 @@ class NodeBook:
         self._changed.update(workers)
 
     def wanted(self, now: float, *, alone: bool) -> Wanted:
-        """What has to be read; to be followed by :meth:`keep` or :meth:`failed`. ``alone``: nobody else can have
-        written since the last time."""
+        """What has to be read; :meth:`failed` when that did not work. ``alone``: nobody else can have written."""
         changed, self._changed = self._changed, set()
         if alone and self._whole is not None and self._whole <= now < self._whole + _WHOLE and len(changed) <= _FEW:
             return frozenset(changed)
@@ -83,30 +94,25 @@ class NodeBook:
         """It could not be read: who knows what it was."""
         self._whole = None
 
-    def keep(self, wanted: Wanted, rows: Sequence[Row[Any]]) -> Nodes:
-        """Returns all of them, by name."""
-        before, known = self._known, {} if wanted is None else self._known
-        gone: set[str] = set() if wanted is None else set(wanted & known.keys())
-        news = wanted is None or bool(rows) or bool(gone)
-        for row in rows:
-            entry, values = before.get(row[0]), tuple(row)
-            if entry is None or entry[0] != values:
-                entry = (values, _node(row))
-            known[row[0]] = entry
-            gone.discard(row[0])
-        for name in gone:
-            del known[name]
-        if news:
-            self._known = known
-            self._nodes = tuple(known[name][1] for name in sorted(known))
-        return self._nodes
 
-
-def read(connection: Connection, wanted: Wanted) -> Sequence[Row[Any]]:
-    """Rows for :meth:`NodeBook.keep`."""
+def read(connection: Connection, wanted: Wanted, before: Listing) -> Listing:
+    """The listing that follows on ``before``."""
     if wanted is None:
-        return connection.execute(_NODES).all()
-    return connection.execute(_SOME, {"names": sorted(wanted)}).all()
+        rows, gone = connection.execute(_NODES).all(), set(before.known)
+    else:
+        rows, gone = connection.execute(_SOME, {"names": sorted(wanted)}).all(), set(wanted & before.known.keys())
+    known, busy = dict(before.known), set(before.busy - gone)
+    for row in rows:
+        worker, values = WorkerId(row.id), tuple(row)
+        entry = known.get(worker)
+        if entry is None or entry[0] != values:
+            entry = known[worker] = (values, _node(row))
+        if entry[1].running:
+            busy.add(worker)
+        gone.discard(worker)
+    for worker in gone:
+        del known[worker]
+    return Listing(tuple(known[worker][1] for worker in sorted(known)), busy, known)
 
 
 def _node(row: Row[Any]) -> Node:
@@ -128,7 +134,7 @@ def _node(row: Row[Any]) -> Node:
 
 def unavailable(node: Node) -> Node:
     """The same node out of contact: not evidence of anything else."""
-    return dataclasses.replace(node, state=NodeState.UNAVAILABLE)
+    return replace(node, state=NodeState.UNAVAILABLE)
 
 
 _DESCRIPTION: Final = ("group_name", "host", "host_digest", "cores", "memory", "disk", "gpus", "single_use", "contact")

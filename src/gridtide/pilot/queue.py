@@ -21,6 +21,7 @@ from gridtide.pilot.description import to_json
 from gridtide.pilot.endings import is_declared
 from gridtide.pilot.files import MAXIMUM_OUTPUTS, AttemptPlace, Files
 from gridtide.pilot.matching import Verdicts, checked_host
+from gridtide.pilot.nodes import Listing
 from gridtide.pilot.protocol import (
     AttemptEnd,
     InputFile,
@@ -99,22 +100,25 @@ class PilotQueue:
 
     async def nodes(self) -> Nodes:
         """Admitted workers with what runs on them."""
-        found = await self._nodes()
-        silent = self._contacts.silent([WorkerId(node.name) for node in found])
-        return tuple(nodes.unavailable(node) if node.name in silent else node for node in found) if silent else found
+        listing = await self._listing()
+        silent = self._contacts.silent(listing.known.keys())
+        if not silent:
+            return listing.nodes
+        return tuple(nodes.unavailable(node) if node.worker in silent else node for node in listing.nodes)
 
-    async def _nodes(self) -> Nodes:
-        """Whether in contact or not. One look at a time: each tells only what has changed since the one before."""
+    async def _listing(self) -> Listing:
+        """One look at a time: each reads only what has changed since the one before."""
+        book = self._book
         async with self._looking:
-            wanted = self._book.wanted(self._clock.now(), alone=self._alone())
-            try:
-                rows = (
-                    () if wanted == frozenset() else await self._database.read(lambda given: nodes.read(given, wanted))
-                )
-            except BaseException:
-                self._book.failed()
-                raise
-            return self._book.keep(wanted, rows)
+            wanted = book.wanted(self._clock.now(), alone=self._alone())
+            if wanted != frozenset():
+                before = book.listing
+                try:
+                    book.listing = await self._database.read(lambda connection: nodes.read(connection, wanted, before))
+                except BaseException:
+                    book.failed()
+                    raise
+            return book.listing
 
     async def admit(
         self, worker: WorkerId, group: GroupName, host: Mapping[str, Attribute], *, single_use: bool
@@ -425,7 +429,7 @@ class PilotQueue:
     async def sweep(self) -> float | None:
         """Give up attempts of workers that are silent, or that have forgotten them. Returns when to look again."""
         now = self._clock.now()
-        busy = {WorkerId(node.name) for node in await self._nodes() if node.running}
+        busy = (await self._listing()).busy
         silent = self._contacts.silent(busy)
         forgotten = self._contacts.forgotten()
         if silent or forgotten:

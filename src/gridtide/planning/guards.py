@@ -62,6 +62,8 @@ def believe_nodes(
     """Nodes that vanish in numbers are doubted. ``leaving`` are workers that are being ended: theirs may vanish."""
 
     def doubt(last: Nodes, now: Nodes) -> str | None:
+        if last is now:
+            return None
         pairs = zip(last, now, strict=False)
         if len(last) <= len(now) and all(one is other or one.name == other.name for one, other in pairs):
             return None  # the same ones, with more at the end perhaps: that is how most answers are

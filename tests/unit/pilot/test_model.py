@@ -269,8 +269,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def nodes_are_what_the_tables_say(self) -> None:
         shown = self.run(self.site.queue.nodes())
-        rows = self.run(self.site.database.read(lambda connection: nodes.read(connection, None)))
-        there = nodes.NodeBook().keep(None, rows)
+        there = self.run(self.site.database.read(partial(nodes.read, wanted=None, before=nodes.Listing()))).nodes
         assert [(node.name, node.running, node.free, node.idle_since) for node in shown] == [
             (node.name, node.running, node.free, node.idle_since) for node in there
         ]
