@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -40,7 +40,7 @@ from gridtide.model.workers import Worker, WorkerState
 from gridtide.queues.protocol import JoinOrders, Outcome
 from gridtide.sim.virtual_time import VirtualTimeLoop
 from gridtide.store.memory import MemoryFleetStore
-from gridtide.store.ports import AddWorker, Change, Lease, Owner, UpdateWorker
+from gridtide.store.ports import AddWorker, Change, Lease, Owner, UpdateWorker, no_check
 
 QUEUE: Final = QueueName("pool")
 CLOUD: Final = CloudName("cloud")
@@ -248,7 +248,7 @@ class _Store(MemoryFleetStore):
 
     gone = 0
 
-    async def commit(self, lease: Lease, changes: Sequence[Change]) -> None:
+    async def commit(self, lease: Lease, changes: Sequence[Change], check: Callable[[], None] = no_check) -> None:
         updates = [change for change in changes if isinstance(change, UpdateWorker)]
         self.gone += sum(change.worker.state is WorkerState.GONE for change in updates)
         await super().commit(lease, changes)

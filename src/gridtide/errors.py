@@ -148,5 +148,9 @@ class LaunchRejected(CloudError):
     """The cloud calls the request itself invalid: repeating it cannot help."""
 
 
+class NotSent(CloudError):
+    """The cloud was not called: the controller itself was held up until it was too late for it."""
+
+
 class CloudUnavailable(CloudError):
     """The cloud could not be reached, answered 5xx, timed out or sent nonsense."""

@@ -20,6 +20,7 @@ from gridtide.model.workers import Worker, WorkerState
 from gridtide.planning import Planner
 from gridtide.queues.fake import FakeJobState, FakeQueue, QueueCall, QueueFault
 from gridtide.queues.protocol import Outcome
+from gridtide.store.ports import Change, Lease, UpdateWorker
 from tests.scenarios.harness import GROUP, QUEUE, SHAPE, Site, scenario
 from tests.scenarios.test_fatal_cases import HOUR, MINUTE, busy_site
 
@@ -338,6 +339,78 @@ async def test_a_store_that_is_down_stops_nothing_but_decisions() -> None:
         assert site.launches() == 1
         site.store.commit = honest  # type: ignore[method-assign]
         await site.until(lambda: site.launches() == 2, within=MINUTE)
+
+
+@pytest.mark.parametrize("first", ["renewal", "record"])
+def test_a_controller_that_was_stopped_for_longer_than_its_lease_plans_anew(first: str) -> None:
+    """Start: a launch has been planned. Do: stop the controller before it is recorded; cancel the job; let it go on.
+
+    Expected: nothing is launched, whether it renews its lease first or records its plan.
+    """
+
+    async def main() -> None:
+        async with Site(maximum=2) as site:
+            await site.up()
+            await asyncio.sleep(MINUTE)
+            goes_on = {"renewal": asyncio.Event(), "record": asyncio.Event()}
+            honest, honest_renew = site.store.commit, site.store.renew_lease
+            held = asyncio.Event()
+
+            async def commit(*given: object) -> None:
+                held.set()
+                await goes_on["record"].wait()
+                await honest(*given)  # type: ignore[arg-type]
+
+            async def renew(lease: Lease, *, now: float, seconds: float) -> Lease:
+                if held.is_set():
+                    await goes_on["renewal"].wait()
+                return await honest_renew(lease, now=now, seconds=seconds)
+
+            site.store.commit, site.store.renew_lease = commit, renew  # type: ignore[method-assign, assignment]
+            site.queue.submit(1, duration=600)
+            site.controller.queue_changed(QUEUE)
+            await asyncio.wait_for(held.wait(), MINUTE)
+            await asyncio.sleep(20.0)  # longer than its lease, and than a reading is good for
+            site.queue.cancel_waiting()
+            for which in sorted(goes_on, key=lambda which: which != first):
+                goes_on[which].set()
+                await asyncio.sleep(0.5)
+            await asyncio.sleep(10 * MINUTE)
+            assert site.launches() == 0
+            site.queue.submit(1, duration=600)
+            site.controller.queue_changed(QUEUE)
+            await site.until(lambda: site.launches() == 1, within=MINUTE)
+
+    scenario(main)()
+
+
+@scenario
+async def test_a_launch_whose_call_would_come_too_late_is_not_made() -> None:
+    """Start: a launch is being recorded. Do: stop the controller for 21 s, less than would cost it the lease.
+
+    Expected: that call is not made, and the cloud is asked for another worker soon.
+    """
+    async with Site(maximum=2) as site:
+        await site.up()
+        await asyncio.sleep(MINUTE)
+        honest, held_up = site.store.commit, 21.0
+
+        async def commit(lease: Lease, changes: Sequence[Change], *given: object) -> None:
+            nonlocal held_up
+            await honest(lease, changes, *given)  # type: ignore[arg-type]
+            if any(isinstance(each, UpdateWorker) and each.worker.state is WorkerState.LAUNCHING for each in changes):
+                await asyncio.sleep(held_up)
+                held_up = 0.0
+
+        site.store.commit = commit  # type: ignore[method-assign, assignment]
+        site.queue.submit(1, duration=600)
+        site.controller.queue_changed(QUEUE)
+        await site.until(lambda: held_up == 0.0, within=MINUTE)
+        await asyncio.sleep(0.1)
+        assert site.launches() == 0
+        told = [str(each.event.reason) for each in await site.store.events(limit=9)]
+        assert any("not sent: 21 s passed between its record and the call" in text for text in told)
+        await site.until(lambda: site.launches() == 1, within=MINUTE)
 
 
 @scenario

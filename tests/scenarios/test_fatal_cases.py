@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -393,14 +393,14 @@ async def test_machines_of_ours_that_nobody_knows_are_ended() -> None:
         honest = site.store.commit
         refused: list[Event] = []
 
-        async def down_for_strays(lease: Lease, changes: Sequence[Change]) -> None:
+        async def down_for_strays(lease: Lease, changes: Sequence[Change], check: Callable[[], None]) -> None:
             strays = [each for each in changes if isinstance(each, Event) and each.kind == "stray"]
             if strays and not refused:
                 refused.extend(strays)
                 raise StoreUnavailable("the database does not answer")
-            await honest(lease, changes)
+            await honest(lease, changes, check)
 
-        site.store.commit = down_for_strays  # type: ignore[method-assign]
+        site.store.commit = down_for_strays  # type: ignore[method-assign, assignment]
         await site.up()
         await asyncio.sleep(20 * MINUTE)
         assert site.machines() == 2

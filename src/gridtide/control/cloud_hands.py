@@ -26,6 +26,7 @@ from gridtide.errors import (
     GridtideError,
     LaunchRejected,
     LeaseLost,
+    NotSent,
     StoreError,
     Throttled,
 )
@@ -40,6 +41,10 @@ log = structlog.get_logger("gridtide.clouds")
 
 # Calls under way at the same time for one cloud. More helps a slow API; fewer protects a weak one.
 _CALLS = 4
+# Seconds after the decision on a launch in which its call may begin. With more, CALL_ALLOWANCE of planning/lifecycle.py
+# is too little, and a process that was stopped in between makes a machine that nobody counts. With less, a store that
+# takes long for its commits lets nothing be launched.
+_BEGIN_WITHIN = 20.0
 # Workers in one bulk call: an answer that is lost leaves at most this many machines to be found by their tags.
 _BULK = 200
 # Seconds before a terminate that is not confirmed is asked for again, doubling up to the most. Less hammers
@@ -160,17 +165,20 @@ class CloudHands:
     async def _launch(self, batch: Sequence[Worker]) -> None:
         ids = {worker.id for worker in batch}
         try:
-            requests = await self._record_calls(ids)
+            requests, recorded = await self._record_calls(ids)
             if requests:
-                outcomes = await self._call_launch(requests)
+                outcomes = await self._call_launch(requests, recorded)
                 await self._fleet.change(lambda workers: self._record_outcomes(workers, outcomes))
         finally:
             self._launching -= ids
 
-    async def _record_calls(self, ids: set[WorkerId]) -> list[LaunchRequest]:
+    async def _record_calls(self, ids: set[WorkerId]) -> tuple[list[LaunchRequest], float]:
+        """The calls to make, and the time of their record."""
         requests: list[LaunchRequest] = []
+        now = float("-inf")
 
         def decide(workers: Mapping[WorkerId, Worker]) -> list[Change]:
+            nonlocal now
             now = self._clock.now()
             changes: list[Change] = []
             for worker in [workers[each] for each in ids if each in workers]:
@@ -208,10 +216,16 @@ class CloudHands:
             return changes
 
         await self._fleet.change(decide)
-        return requests
+        return requests, now
 
-    async def _call_launch(self, requests: Sequence[LaunchRequest]) -> Mapping[WorkerId, MachineId | CloudError]:
+    async def _call_launch(
+        self, requests: Sequence[LaunchRequest], recorded: float
+    ) -> Mapping[WorkerId, MachineId | CloudError]:
         self._may_act()
+        held_up = self._clock.now() - recorded
+        if held_up > _BEGIN_WITHIN:
+            late = NotSent(f"not sent: {held_up:.0f} s passed between its record and the call", where=self.cloud.name)
+            return {request.worker: late for request in requests}
         try:
             async with asyncio.timeout(self.settings.launch_deadline):
                 answer = await self.cloud.launch(requests)

@@ -212,7 +212,11 @@ class Controller:
         )
 
     async def _commit(self, snapshot: Snapshot, rules: SiteRules, decided: Plan) -> Record | None:
-        """None, with nothing recorded, when the site file or what operators want is other than when it was planned."""
+        """None, with nothing recorded, when the site file or what operators want is other than when it was planned.
+
+        StoreError when another controller could have led since: this process was stopped, or its host suspended, and
+        nobody knows for how long what it planned from has been so no more.
+        """
         made: list[Record] = []
 
         def decide(workers: Mapping[WorkerId, Worker]) -> Sequence[Change]:
@@ -225,7 +229,12 @@ class Controller:
             made.append(recorder.record)
             return recorder.record.changes
 
-        await self._fleet.change(decide)
+        def check() -> None:
+            if not self._keeper.held_since(snapshot.now):
+                age = self._clock.now() - snapshot.now
+                raise StoreError(f"held up for {age:.0f} s before the plan was recorded", remedy="a new one is made")
+
+        await self._fleet.change(decide, check)
         if not made:
             return None
         record = made[-1]

@@ -25,7 +25,7 @@ from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.snapshot import Heartbeat
 from gridtide.model.workers import MAY_JOIN, Worker, WorkerState
-from gridtide.store.ports import AddWorker, Change, Event, FleetStore, Join, SetWishes, Traded, UpdateWorker
+from gridtide.store.ports import AddWorker, Change, Event, FleetStore, Join, SetWishes, Traded, UpdateWorker, no_check
 
 Decide = Callable[[Mapping[WorkerId, Worker]], Sequence[Change]]
 
@@ -101,15 +101,16 @@ class Fleet:
         """Those that are in it, without a look at the others."""
         return self._by_state[state]
 
-    async def change(self, decide: Decide) -> Sequence[Change]:
+    async def change(self, decide: Decide, check: Callable[[], None] = no_check) -> Sequence[Change]:
         """Commit what ``decide`` makes of the present workers; returns what was committed.
 
         ``decide`` sees the workers as they are at the moment of the commit, so it must drop what no longer applies.
+        ``check``: see :meth:`FleetStore.commit <gridtide.store.ports.FleetStore.commit>`.
         """
         async with self._lock:
             changes = decide(self.workers)
             if changes:
-                await self._store.commit(self._keeper.lease, changes)
+                await self._store.commit(self._keeper.lease, changes, check)
                 for change in changes:
                     self._apply(change)
             return changes

@@ -30,6 +30,7 @@ class LeaseKeeper:
         self._seconds = seconds
         self._lease: Lease | None = None
         self._good_until = float("-inf")
+        self._held_since = float("inf")
 
     @property
     def lease(self) -> Lease:
@@ -45,6 +46,11 @@ class LeaseKeeper:
     def holds(self) -> bool:
         """Whether nobody else can have led since the lease was taken."""
         return self._lease is not None and self._clock.now() < self._good_until
+
+    def held_since(self, moment: float) -> bool:
+        """Whether nobody else can have led from then on. Not so for a process that was stopped, or whose host was
+        suspended, for longer than its lease: even if it could renew the lease when it went on."""
+        return self.holds and self._held_since <= moment
 
     async def take(self, waiting: Callable[[str], None]) -> Lease:
         """Wait until this process leads. ``waiting`` hears once who leads meanwhile."""
@@ -63,7 +69,7 @@ class LeaseKeeper:
                     told = True
                 await asyncio.sleep(_LOOK_EVERY)
                 continue
-            self._lease, self._good_until = lease, asked + self._seconds
+            self._lease, self._held_since, self._good_until = lease, asked, asked + self._seconds
             log.info("leading", epoch=lease.epoch)
             return lease
 
@@ -78,6 +84,8 @@ class LeaseKeeper:
             asked = self._clock.now()
             try:
                 self._lease = await self._store.renew_lease(self._lease, now=asked, seconds=self._seconds)
+                if (now := self._clock.now()) >= self._good_until:
+                    self._held_since = now
                 self._good_until = asked + self._seconds
             except LeaseLost:
                 self._lease = None

@@ -22,9 +22,10 @@ from gridtide.planning.evidence import REGISTRATION_ALLOWANCE, Evidence, count, 
 from gridtide.planning.joining import RETURN_ALLOWANCE, join_deadline
 from gridtide.planning.sightings import Seen
 
-CALL_ALLOWANCE: Final = 60.0
-"""Seconds that a launch call may take at most. Smaller: an answer that is late is taken for a lost one, and a worker is
-given up whose machine is about to appear (it is then ended as a stray: a boot is wasted, no job is lost)."""
+CALL_ALLOWANCE: Final = 75.0
+"""Seconds from the record of a launch in which its call may leave: it begins within 20 s (``control/cloud_hands.py``),
+and no driver sends anything later than 55 s after that. Smaller: a worker is given up whose machine is about to appear
+(it is then ended as a stray: a boot is wasted, the maximum may be passed, no job is lost)."""
 
 EFFECT_ALLOWANCE: Final = 30.0
 """Seconds in which a queue that took a drain may still list the worker as accepting. Smaller: a slow queue is ordered

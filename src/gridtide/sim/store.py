@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gridtide.errors import AccessDenied, Conflict
@@ -13,7 +13,7 @@ from gridtide.model.workers import Worker
 from gridtide.sim.gate import reach
 from gridtide.sim.watch import Watch
 from gridtide.store.memory import MemoryFleetStore
-from gridtide.store.ports import Change, Event, Join, Lease, Owner, Traded
+from gridtide.store.ports import Change, Event, Join, Lease, Owner, Traded, no_check
 
 
 class WatchedStore(MemoryFleetStore):
@@ -54,11 +54,11 @@ class WatchedStore(MemoryFleetStore):
         await reach()
         return await super().stays(since=since)
 
-    async def commit(self, lease: Lease, changes: Sequence[Change]) -> None:
+    async def commit(self, lease: Lease, changes: Sequence[Change], check: Callable[[], None] = no_check) -> None:
         """See FleetStore."""
         await reach()
         deposed = self._deposed(lease)
-        await super().commit(lease, [change for change in changes if not isinstance(change, Event)])
+        await super().commit(lease, [change for change in changes if not isinstance(change, Event)], check)
         self._watch.recorded(changes, deposed=deposed)
         await reach()
 

@@ -6,7 +6,7 @@ It passes the same tests. Nothing outlives the process.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from gridtide.errors import AccessDenied, Conflict, NotFound
@@ -16,7 +16,18 @@ from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import Worker, WorkerState
-from gridtide.store.ports import AccessToken, Change, Event, Join, JoinToken, Lease, Owner, RecordedEvent, Traded
+from gridtide.store.ports import (
+    AccessToken,
+    Change,
+    Event,
+    Join,
+    JoinToken,
+    Lease,
+    Owner,
+    RecordedEvent,
+    Traded,
+    no_check,
+)
 from gridtide.store.rules import NO_WISHES, Applicant, admit, attributes, fence, fold, grant, trade
 
 
@@ -64,10 +75,11 @@ class MemoryFleetStore:
         if self._lease is not None and self._lease.epoch == lease.epoch:
             self._lease = None
 
-    async def commit(self, lease: Lease, changes: Sequence[Change]) -> None:
+    async def commit(self, lease: Lease, changes: Sequence[Change], check: Callable[[], None] = no_check) -> None:
         """See FleetStore."""
         fence(self._lease, lease)
         effects = fold(changes, self._state)
+        check()
         # Nothing below can fail: all of it happens, or none.
         self._put(effects.added)
         self._put(effects.updated)

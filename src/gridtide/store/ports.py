@@ -6,7 +6,7 @@ another controller leads (LeaseLost) or when a worker is not in the state that t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -161,6 +161,10 @@ class AccessToken:
     revoked: bool = False
 
 
+def no_check() -> None:
+    """Whatever was decided holds until it is committed."""
+
+
 class FleetStore(Protocol):
     """Workers, lease, wishes, events and tokens."""
 
@@ -188,8 +192,11 @@ class FleetStore(Protocol):
         """Let the next one lead at once. Harmless when it is not ours any more."""
         ...
 
-    async def commit(self, lease: Lease, changes: Sequence[Change]) -> None:
-        """All changes or none. LeaseLost when the stored epoch is not the lease's; Conflict as UpdateWorker says."""
+    async def commit(self, lease: Lease, changes: Sequence[Change], check: Callable[[], None] = no_check) -> None:
+        """All changes or none. LeaseLost when the stored epoch is not the lease's; Conflict as UpdateWorker says.
+
+        ``check`` is called last of all, perhaps on another thread and more than once; what it raises undoes everything.
+        """
         ...
 
     async def workers(self) -> Sequence[Worker]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from gridtide.model.reasons import Cause
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.store.database import Database
-from gridtide.store.ports import AccessToken, Change, Join, JoinToken, Lease, Owner, RecordedEvent, Traded
+from gridtide.store.ports import AccessToken, Change, Join, JoinToken, Lease, Owner, RecordedEvent, Traded, no_check
 from gridtide.store.rows import (
     WORKER_COLUMNS,
     boot_of,
@@ -129,12 +129,13 @@ class SqlFleetStore:
 
         await self._database.write(work)
 
-    async def commit(self, lease: Lease, changes: Sequence[Change]) -> None:
+    async def commit(self, lease: Lease, changes: Sequence[Change], check: Callable[[], None] = no_check) -> None:
         """See FleetStore."""
 
         def work(connection: Connection) -> None:
             fence(_stored_lease(connection), lease)
             _apply(connection, fold(changes, _states(connection, named(changes)).get))
+            check()
 
         await self._database.write(work)
 

@@ -71,6 +71,27 @@ async def test_a_late_renewal_tells_who_has_led_meanwhile() -> None:
         _ = keeper.lease
 
 
+async def test_what_was_seen_before_a_pause_may_be_over_whoever_has_led_meanwhile() -> None:
+    clock, store = HandClock(), MemoryFleetStore()
+    keeper = LeaseKeeper(store, Owner("host", "boot", 1, 1), lambda _: None, clock=clock, seconds=0.01)
+    assert not keeper.held_since(clock.at)
+    await keeper.take(lambda _: None)
+    seen = clock.at
+    for _ in range(3):  # renewed in time, however often
+        clock.at += 0.009
+        keeping = await kept(keeper)
+        keeping.cancel()
+    assert keeper.held_since(seen)
+    assert not keeper.held_since(seen - 1.0)
+    clock.at += 0.02
+    assert not keeper.held_since(seen), "the lease has run out"
+    keeping = await kept(keeper)
+    assert keeper.holds
+    assert not keeper.held_since(seen), "it was renewed too late"
+    assert keeper.held_since(clock.at)
+    keeping.cancel()
+
+
 async def test_who_has_released_it_holds_nothing() -> None:
     keeper = LeaseKeeper(
         MemoryFleetStore(), Owner("host", "boot", 1, 1), lambda _: None, clock=HandClock(), seconds=10.0

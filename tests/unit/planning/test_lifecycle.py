@@ -94,7 +94,7 @@ def test_of_two_machines_a_living_one_with_the_smallest_id_is_taken() -> None:
     assert brief(found.actions())[0] == "w1 launching->booting found-by-tag b"
 
 
-LOST_AFTER = 60.0 + 30.0
+LOST_AFTER = 75.0 + 30.0
 
 
 @pytest.mark.parametrize(

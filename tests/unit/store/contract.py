@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import pytest
 
-from gridtide.errors import Conflict, LeaseLost, NotFound
+from gridtide.errors import Conflict, LeaseLost, NotFound, StoreError
 from gridtide.model.costs import Stay
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, GroupName, WorkerId
@@ -233,6 +233,20 @@ async def test_one_bad_change_undoes_all(store: FleetStore, bad: Change, place: 
     with pytest.raises(Conflict):
         await store.commit(lease, [*changes[:place], bad, *changes[place:]])
     assert await everything(store) == before
+
+
+async def test_a_commit_that_its_last_check_refuses_undoes_all(store: FleetStore) -> None:
+    lease = await lead(store)
+    before = await everything(store)
+
+    def check() -> None:
+        raise StoreError("held up for 70 s")
+
+    with pytest.raises(StoreError, match="held up"):
+        await store.commit(lease, [AddWorker(worker()), SetWishes(GRID, Wishes(maximum=3)), event()], check)
+    assert await everything(store) == before
+    await store.commit(lease, [AddWorker(worker())], lambda: None)
+    assert len(await store.workers()) == 1
 
 
 async def test_a_worker_added_twice_in_one_commit_is_refused(store: FleetStore) -> None:
