@@ -7,6 +7,8 @@ from typing import Final
 
 import pytest
 
+from gridtide.clouds import ec2, opennebula, openstack
+from gridtide.control import cloud_hands
 from gridtide.model.demand import Node, NodeState
 from gridtide.model.ids import WorkerId
 from gridtide.model.machines import Machine, MachineState
@@ -15,7 +17,8 @@ from gridtide.model.reasons import Cause
 from gridtide.model.rules import Wishes
 from gridtide.model.snapshot import Heartbeat
 from gridtide.model.workers import Worker, WorkerState
-from gridtide.planning.lifecycle import EFFECT_ALLOWANCE
+from gridtide.planning.lifecycle import CALL_ALLOWANCE, EFFECT_ALLOWANCE
+from gridtide.sim.cloud import PATIENCE
 from tests.unit.planning.worlds import NOW, World, brief, fresh, group, machine, node, row, site, stale, worker
 
 S = WorkerState
@@ -108,6 +111,11 @@ def test_a_launch_is_lost_only_after_call_and_settling_time(launched: float, los
     if not lost:
         assert waiting.why().cause is Cause.STARTING
         assert waiting.plan().look_again == (launched + LOST_AFTER if launched + LOST_AFTER > NOW else None)
+
+
+def test_a_launch_counts_as_lost_only_when_its_call_cannot_leave_any_more() -> None:
+    latest = max(ec2.LAUNCH_PATIENCE, openstack.LAUNCH_PATIENCE, opennebula.LAUNCH_PATIENCE, PATIENCE)
+    assert cloud_hands._BEGIN_WITHIN + latest <= CALL_ALLOWANCE
 
 
 def test_a_launch_is_never_lost_on_anything_but_a_fresh_listing() -> None:
