@@ -73,6 +73,8 @@ RUNS: Final[Mapping[str, int]] = {
 
 DRAWN: Final = 1000
 """From this seed on the site is drawn by lot too: an hour on one and the same site tries the same things again."""
+PER_SITE: Final = 4_000
+"""Jobs of one run on such a site: some are too small for their work, and take long."""
 HOUR: Final = 3600.0
 """Seconds of processor time of each policy in ``chaos-hour``."""
 
@@ -242,7 +244,7 @@ def _first(outcomes: Iterable[Outcome], rules: Collection[Rule]) -> str:
 
 def hour(directory: Path, *, quick: bool) -> Iterable[Figure]:
     """Seed after seed, on sites drawn by lot, until each policy has had its hour of a processor."""
-    jobs, seconds = (200, 0.0) if quick else (PER_RUN, HOUR)
+    jobs, seconds = (200, 0.0) if quick else (PER_SITE, HOUR)
     with ProcessPoolExecutor() as pool:
         futures = [pool.submit(_went_on, name, DRAWN, jobs, seconds) for name in EXAMPLES]
         outcomes = [each for future in futures for each in future.result()]
