@@ -80,6 +80,28 @@ async def test_terminate_calls_that_fail_or_hang_are_repeated_with_patience() ->
 
 
 @scenario
+async def test_a_machine_is_ended_again_only_when_it_is_still_listed() -> None:
+    """Start: a machine that was idle. Do: nobody can list machines when its end is asked for; then it takes 10 min.
+
+    Expected: one call until there is a listing, and few of them while it goes on to name the machine.
+    """
+    async with Site(maximum=1) as site:
+        await busy_site(site, jobs=1, duration=600)
+        calls = site.cloud.record.calls
+        site.cloud.end_time = 40 * MINUTE
+        site.cloud.faults.inject(CloudFault.RAISE, call=CloudCall.MACHINES, after=600, seconds=30 * MINUTE)
+        await site.until(lambda: calls[CloudCall.TERMINATE] == 1, within=30 * MINUTE)
+        for number in range(5):  # whatever else happens
+            await asyncio.sleep(2 * MINUTE)
+            site.queue.submit(1, duration=1, need=SHAPE.resources.times(99))
+            site.controller.queue_changed(QUEUE)
+            assert calls[CloudCall.TERMINATE] == 1, number
+        await site.until(lambda: site.machines() == 0 and not site.workers, within=HOUR)
+        assert 3 <= calls[CloudCall.TERMINATE] <= 30
+        site.queue.cancel_waiting()
+
+
+@scenario
 async def test_a_launch_that_is_refused_is_told_and_not_hammered() -> None:
     async with Site(maximum=2) as site:
         site.cloud.faults.inject(CloudFault.REFUSE, seconds=HOUR, error=NoCapacity("sold out", where="cloud"))

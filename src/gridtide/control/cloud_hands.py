@@ -63,8 +63,21 @@ class LaunchSettings:
     call_deadline: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A machine whose end was asked for."""
+
+    at: float
+    """When the answer came."""
+    failed: bool
+    backoff: Backoff
+    again: float
+    """Not before then."""
+
+
 class CloudHands:
-    """One per cloud. ``happened`` wakes the loop; ``observe`` asks for a new listing."""
+    """One per cloud. ``observe`` asks for a new listing; ``happened`` lets the loop plan anew, ``stir`` lets it look at
+    its timers."""
 
     def __init__(
         self,
@@ -77,6 +90,7 @@ class CloudHands:
         make_secret: MakeSecret,
         may_act: Callable[[], None],
         happened: Callable[[str], None],
+        stir: Callable[[], None],
         observe: Callable[[], None],
     ) -> None:
         self.cloud = cloud
@@ -89,10 +103,11 @@ class CloudHands:
         self._make_secret = make_secret
         self._may_act = may_act
         self._happened = happened
+        self._stir = stir
         self._observe = observe
         self._launching: set[WorkerId] = set()
         self._ending: set[MachineId] = set()
-        self._patience: dict[MachineId, tuple[Backoff, float]] = {}
+        self._asked: dict[MachineId, _Asked] = {}
         self._unended: dict[MachineId, None] = {}
         """What was asked for last."""
         self._quiet_until = float("-inf")
@@ -112,30 +127,41 @@ class CloudHands:
             self._launching.update(worker.id for worker in batch)
             self._spawn(self._launch(batch), "launch")
 
-    def terminate(self, machines: Sequence[MachineId]) -> None:
+    def terminate(self, machines: Sequence[MachineId], listed: float) -> None:
         """Start terminate calls for all of these (and no others), except where one is under way or was made just now.
 
-        A call that succeeded is repeated too, ever more rarely, until the cloud's listing confirms it.
+        A call that succeeded is repeated too, ever more rarely, when a listing that was begun after it (``listed``)
+        still does not confirm it.
         """
         now = self._clock.now()
-        asked = dict.fromkeys(machines)
-        self._unended = asked
-        self._patience = {machine: kept for machine, kept in self._patience.items() if machine in asked}
-        wanted = [machine for machine in asked if machine not in self._ending and self._not_before(machine) <= now]
+        unended = dict.fromkeys(machines)
+        self._unended = unended
+        self._asked = {machine: asked for machine, asked in self._asked.items() if machine in unended}
+        wanted = [
+            machine
+            for machine in unended
+            if machine not in self._ending
+            and self._not_before(machine) <= now
+            and ((asked := self._asked.get(machine)) is None or asked.failed or asked.at <= listed)
+        ]
         for start in range(0, len(wanted), _BULK):
             batch = wanted[start : start + _BULK]
             self._ending.update(batch)
             self._spawn(self._terminate(batch), "terminate")
 
     def next_attempt(self) -> float | None:
-        """When a terminate that has not been confirmed may be tried again."""
-        open_ones = (machine for machine in self._unended if machine not in self._ending)
-        return min((self._not_before(machine) for machine in open_ones), default=None)
+        """When a terminate that has failed may be tried again. One that has not is looked at with the next listing."""
+        failed = (
+            machine
+            for machine in self._unended
+            if machine not in self._ending and ((asked := self._asked.get(machine)) is None or asked.failed)
+        )
+        return min((self._not_before(machine) for machine in failed), default=None)
 
     def _not_before(self, machine: MachineId) -> float:
         """When a machine may be asked for: each has its own patience, and Retry-After is meant for all of them."""
-        kept = self._patience.get(machine)
-        return self._quiet_until if kept is None else max(self._quiet_until, kept[1])
+        asked = self._asked.get(machine)
+        return self._quiet_until if asked is None else max(self._quiet_until, asked.again)
 
     async def stop(self) -> None:
         """Abandon the calls under way: their workers are recorded as LAUNCHING or TERMINATING."""
@@ -143,27 +169,33 @@ class CloudHands:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _spawn(self, work: Coroutine[None, None, None], what: str) -> None:
+    def _spawn(self, work: Coroutine[None, None, bool], what: str) -> None:
         task = asyncio.create_task(self._guarded(work, what), name=f"{what} {self.cloud.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Coroutine[None, None, None], what: str) -> None:
+    async def _guarded(self, work: Coroutine[None, None, bool], what: str) -> None:
+        """``work`` returns whether something is to be planned for."""
+        news = True
         try:
             async with self._slots:
-                await work
+                news = await work
         except LeaseLost:
             log.warning("not done: another controller leads", what=what, cloud=self.cloud.name)
         except StoreError as error:
             log.warning("not recorded", what=what, cloud=self.cloud.name, error=str(error))
         finally:
             work.close()
-            self._happened(f"{what} on {self.cloud.name}")
+            if news:
+                self._happened(f"{what} on {self.cloud.name}")
+            else:
+                self._stir()
 
     # --- launching
 
-    async def _launch(self, batch: Sequence[Worker]) -> None:
+    async def _launch(self, batch: Sequence[Worker]) -> bool:
         ids = {worker.id for worker in batch}
+        outcomes: Mapping[WorkerId, MachineId | CloudError] = {}
         try:
             requests, recorded = await self._record_calls(ids)
             if requests:
@@ -171,6 +203,8 @@ class CloudHands:
                 await self._fleet.change(lambda workers: self._record_outcomes(workers, outcomes))
         finally:
             self._launching -= ids
+        # Those that were made start as it was planned. All others have to be planned for.
+        return len(outcomes) < len(ids) or any(isinstance(outcome, CloudError) for outcome in outcomes.values())
 
     async def _record_calls(self, ids: set[WorkerId]) -> tuple[list[LaunchRequest], float]:
         """The calls to make, and the time of their record."""
@@ -298,7 +332,7 @@ class CloudHands:
 
     # --- terminating
 
-    async def _terminate(self, batch: Sequence[MachineId]) -> None:
+    async def _terminate(self, batch: Sequence[MachineId]) -> bool:
         try:
             self._may_act()
             outcomes = await self._call_terminate(batch)
@@ -307,14 +341,17 @@ class CloudHands:
                 error = outcomes.get(machine, CloudUnavailable("the cloud did not say", where=self.cloud.name))
                 if error is not None:
                     log.warning("terminate failed", cloud=self.cloud.name, machine=machine, error=str(error))
-                fresh = Backoff(self._random, first=_AGAIN_AFTER, limit=_AGAIN_MOST)
-                backoff, _ = self._patience.get(machine, (fresh, now))
-                self._patience[machine] = (backoff, now + backoff.failed())
+                asked = self._asked.get(machine)
+                backoff = (
+                    Backoff(self._random, first=_AGAIN_AFTER, limit=_AGAIN_MOST) if asked is None else asked.backoff
+                )
+                self._asked[machine] = _Asked(now, error is not None, backoff, now + backoff.failed())
                 if isinstance(error, Throttled):
                     self._quiet_until = max(self._quiet_until, now + (error.retry_after or 0.0))
             self._observe()
         finally:
             self._ending -= set(batch)
+        return False  # only a listing tells what came of it
 
     async def _call_terminate(self, batch: Sequence[MachineId]) -> Mapping[MachineId, CloudError | None]:
         try:

@@ -100,7 +100,9 @@ class Controller:
         self._think = think
         self._fleet = Fleet(store, keeper)
         self._breakers: dict[CloudName, Breaker] = {}
-        self._awake = asyncio.Event()
+        self._stirred = asyncio.Event()
+        self._news = False
+        """Whether something has happened that planning looks at."""
         self._number = 0
         self._rest = 0.0
         self._cycle: Cycle | None = None
@@ -152,26 +154,29 @@ class Controller:
 
     async def _wait(self) -> None:
         """Until something happens or a timer runs out, and then for what happens in the same window."""
-        until = min(
+        while not self._news and (remaining := self._next_timer() - self._clock.now()) > 0:
+            self._stirred.clear()
+            try:
+                async with asyncio.timeout(remaining if remaining != float("inf") else None):
+                    await self._stirred.wait()
+            except TimeoutError:
+                break
+        await asyncio.sleep(max(self._assembly.timing.batch, self._rest))
+
+    def _next_timer(self) -> float:
+        """When there is something to do even if nothing happens."""
+        return min(
             self._observer.next_due(),
             (self._cycle.plan.look_again if self._cycle is not None else None) or float("inf"),
             *(attempt for hands in self._all_hands() if (attempt := hands.next_attempt()) is not None),
             float("inf"),
         )
-        remaining = until - self._clock.now()
-        if remaining > 0:
-            try:
-                async with asyncio.timeout(remaining if remaining != float("inf") else None):
-                    await self._awake.wait()
-            except TimeoutError:
-                pass
-        await asyncio.sleep(max(self._assembly.timing.batch, self._rest))
 
     async def run_cycle(self) -> Cycle:
         """One round: read what is due, plan, record, give the orders."""
         began = self._clock.now()
         await self._observer.observe()
-        self._awake.clear()  # what has happened so far is in this snapshot
+        self._news = False  # what has happened so far is in this snapshot
         record = None
         while record is None:
             with self._busy(anew=True):
@@ -266,7 +271,11 @@ class Controller:
         for name, hands in self._cloud_hands.items():
             if self._observed(snapshot, name):
                 hands.launch_intended()
-                hands.terminate([*self._ending_machines(snapshot, name), *record.strays.get(name, ())])
+                machines = last_known(snapshot.clouds[name].machines)
+                hands.terminate(
+                    [*self._ending_machines(snapshot, name), *record.strays.get(name, ())],
+                    float("-inf") if machines is None else machines.started,
+                )
         for queue_hands in self._queue_hands.values():
             queue_hands.kick()
 
@@ -376,6 +385,7 @@ class Controller:
             make_secret=self._make_secret,
             may_act=self._check_lease,
             happened=self.wake,
+            stir=self._stir,
             observe=lambda: self._observer.ask_cloud(name),
         )
 
@@ -393,6 +403,7 @@ class Controller:
             random=self._random,
             may_act=self._check_lease,
             happened=self.wake,
+            stir=self._stir,
             observe=lambda: self._observer.ask_queue(name),
         )
 
@@ -448,12 +459,17 @@ class Controller:
     def wake(self, why: str) -> None:
         """Look again soon. ``why`` may name a source, queue or cloud; those it names are read again."""
         log.debug("wake", why=why)
-        self._awake.set()
+        self._news = True
+        self._stirred.set()
+
+    def _stir(self) -> None:
+        """Nothing to plan anew for; but when the next read or attempt is due may be another time now."""
+        self._stirred.set()
 
     def queue_changed(self, name: QueueName) -> None:
         """A queue that can say so tells that its jobs or nodes have changed."""
         self._observer.ask_queue(name)
-        self._awake.set()
+        self._stirred.set()  # what it is shows when it is read, and that may be due only later
 
     async def dry_run(self) -> Cycle:
         """What the next cycle would do, from the readings at hand."""

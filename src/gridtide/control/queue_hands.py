@@ -45,6 +45,7 @@ class QueueHands:
         random: Random,
         may_act: Callable[[], None],
         happened: Callable[[str], None],
+        stir: Callable[[], None],
         observe: Callable[[], None],
     ) -> None:
         self.queue = queue
@@ -54,6 +55,7 @@ class QueueHands:
         self._clock = clock
         self._may_act = may_act
         self._happened = happened
+        self._stir = stir
         self._observe = observe
         self._orders = _Orders()
         self._backoff = Backoff(random)
@@ -105,7 +107,10 @@ class QueueHands:
         else:
             self._backoff.succeeded()
         self._observe()
-        self._happened(f"orders to {self.queue.name}")
+        if not failures and self._open():
+            self._happened(f"orders to {self.queue.name}")  # there have come more
+        else:
+            self._stir()  # what came of them shows when the queue is read
 
     async def _give_each(self) -> int:
         failures = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from gridtide.model.boots import BootKey, BootTimes
 from gridtide.model.demand import Demand, Nodes
@@ -46,9 +47,11 @@ class CloudView:
     health: Mapping[tuple[Zone | None, ShapeName], OfferHealth] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """A worker's own word, from the life-cycle service. A second witness: it can forbid, never authorise."""
+class Heartbeat(NamedTuple):
+    """A worker's own word, from the life-cycle service. A second witness: it can forbid, never authorise.
+
+    A tuple, since thousands are made a minute.
+    """
 
     at: float
     running: int

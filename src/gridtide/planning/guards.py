@@ -8,7 +8,8 @@ Such an answer is complete and well formed, so only its contrast to the last one
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, is_not
 from typing import Final, TypeVar
 
 from gridtide.model.demand import Demand, Node, Nodes, NodeState
@@ -64,9 +65,8 @@ def believe_nodes(
     def doubt(last: Nodes, now: Nodes) -> str | None:
         if last is now:
             return None
-        pairs = zip(last, now, strict=False)
-        if len(last) <= len(now) and all(one is other or one.name == other.name for one, other in pairs):
-            return None  # the same ones, with more at the end perhaps: that is how most answers are
+        if _same_first(last, now, _NAME):
+            return None
         listed = set(map(_NAME, now))
         if listed.issuperset(map(_NAME, last)):
             return None
@@ -84,8 +84,7 @@ def believe_machines(
     """Machines that vanish in numbers are doubted. ``leaving`` are workers that are being ended: theirs may vanish."""
 
     def doubt(last: Machines, now: Machines) -> str | None:
-        pairs = zip(last, now, strict=False)
-        if len(last) <= len(now) and all(one is other or one.id == other.id for one, other in pairs):
+        if _same_first(last, now, _ID):
             return None
         listed = set(map(_ID, now))
         if listed.issuperset(map(_ID, last)):
@@ -112,6 +111,12 @@ def believe_demand(before: Reading[Demand], answer: Fresh[Demand]) -> Reading[De
         return None
 
     return believe(before, answer, doubt)
+
+
+def _same_first(last: Sequence[K], now: Sequence[K], name: Callable[[K], str]) -> bool:
+    """Whether the same ones are listed, with more at the end perhaps: that is how most answers are."""
+    others = compress(zip(last, now, strict=False), map(is_not, last, now))
+    return len(last) <= len(now) and all(name(one) == name(other) for one, other in others)
 
 
 def _runs(machine: Machine) -> bool:

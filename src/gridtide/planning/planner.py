@@ -74,8 +74,8 @@ def _plan(snapshot: Snapshot, rules: SiteRules, past: Past) -> Plan:
     timers += _timers(evidence, courses, fleets, outcomes, limits)
     why_worker = dict(spared)
     for steady in past.groups.values():
-        why_worker.update(steady.why)
-    why_worker.update((worker, course.why) for worker, course in courses.items())
+        why_worker |= steady.why
+    why_worker |= {worker: course.why for worker, course in courses.items()}
     decided = Plan(
         actions=(*_worker_actions(courses), *ended, *_launches(fleets)),
         why_worker=MappingProxyType(why_worker),

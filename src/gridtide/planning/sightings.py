@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import is_not
 from typing import Final
 
 from gridtide.model.demand import Node, Nodes, NodeState
@@ -76,7 +78,7 @@ class _NodesOf:
         """Take in a list of the same nodes, some of ours other than before. False: it is no such list."""
         if len(value) != len(self.value):
             return False
-        pairs = [(old, new) for old, new in zip(self.value, value, strict=True) if old is not new]
+        pairs = list(compress(zip(self.value, value, strict=True), map(is_not, self.value, value)))
         for old, new in pairs:
             if old.name != new.name or old.worker is None or old.worker != new.worker:
                 return False

@@ -177,26 +177,26 @@ class SimulatedWorld:
 
     async def _report(self) -> None:
         """All machines report at the same moment: one event of the loop, not one for each of them."""
-        nodes = self._queue.batch.nodes
+        node_of = self._queue.batch.nodes.get
         # A worker that is gone by now, or a service that is busy, loses a sign of life and nothing else.
         lost = contextlib.suppress(GridtideError)
         while True:
             await asyncio.sleep(self._heartbeat)
             self._queue.catch_up()
             for worker, cloud in list(self._reporting.items()):
-                service = self.connected
-                node = nodes.get(worker)
+                node = node_of(worker)
                 if node is None:
                     continue
-                if service is None or self._cut_off(worker, cloud):
+                service = self.connected
+                if service is None or (self._partitions and self._cut_off(worker, cloud)):
                     self._alone(worker)
                     continue
                 if self._alone_since:
                     self._alone_since.pop(worker, None)
-                load = 1.0 - node.free[0] / node.total.cores if node.total.cores else 0.0
-                leaves = node.draining or node.own_will
+                cores = node.total.cores
+                load = 1.0 - node.free[0] / cores if cores else 0.0
                 with lost:
-                    service.alive(worker, load=load, running=len(node.jobs), draining=leaves)
+                    service.alive(worker, load=load, running=len(node.jobs), draining=node.draining or node.own_will)
 
     def _alone(self, worker: WorkerId) -> None:
         """It reaches no service. After its lease it takes no new job, as it promised when it joined."""

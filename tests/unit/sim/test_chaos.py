@@ -34,16 +34,6 @@ def test_a_little_of_each(policy: str) -> None:
     assert shown.strikes > 0
 
 
-def test_calls_that_leave_a_frozen_process_too_late_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start: a controller is about to launch many workers. Do: freeze it until its successor has given them up.
-
-    Expected: as long as calls obey their deadline (``clouds/repeating.py``) no rule is broken; otherwise it is.
-    """
-    assert outcome("per_job", 0, 300).broken == Counter()
-    monkeypatch.setattr("gridtide.sim.cloud.PATIENCE", float("inf"))
-    assert Rule.MAXIMUM in outcome("per_job", 0, 300).broken
-
-
 def test_the_same_seed_gives_the_same_bits_under_all_faults_whatever_the_order_of_sets() -> None:
     code = (
         "from benchmarks.chaos import one; from gridtide.sim.document import digest;print(digest(one('queue', 3, 150)))"

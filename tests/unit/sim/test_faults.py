@@ -233,6 +233,7 @@ CASES: Mapping[FaultName, Case] = {
         setting(fault(FaultName.TWO_CONTROLLERS, at=0.0, every=20 * MINUTE)),
         no_fence,
         Rule.DEPOSED,
+        seed=1,
     ),
     FaultName.CLOCK_STEP: Case(
         LONG,
@@ -258,6 +259,7 @@ CASES: Mapping[FaultName, Case] = {
         setting(fault(FaultName.SILENT_QUEUE, every=10 * MINUTE, lasting=5 * MINUTE), maximum=1),
         last_answer_for_ever,
         Rule.JOB_KILLED,
+        seed=1,
     ),
     FaultName.EMPTY_QUEUE: Case(
         LONG,
@@ -297,15 +299,28 @@ def test_machines_that_are_asked_to_end_only_once_are_noticed(monkeypatch: Patch
     asked: set[MachineId] = set()
     terminate = CloudHands.terminate
 
-    def once(self: CloudHands, machines: Sequence[MachineId]) -> None:
+    def once(self: CloudHands, machines: Sequence[MachineId], listed: float) -> None:
         new = [machine for machine in machines if machine not in asked]
         asked.update(new)
-        terminate(self, new)
+        terminate(self, new, listed)
 
     on = setting(fault(FaultName.API_429, at=3000.0, lasting=30 * MINUTE))
     assert run(LONG, on).violations == ()
     monkeypatch.setattr(CloudHands, "terminate", once)
     assert {each.rule for each in run(LONG, on).violations} == {Rule.LEFT}
+
+
+def test_calls_that_leave_a_frozen_process_too_late_are_noticed(monkeypatch: Patch) -> None:
+    """Start: a machine for each job, at most one. Do: freeze the controller again and again, and let another take over.
+
+    Expected: as long as calls obey their deadline (``clouds/repeating.py``) no rule is broken; otherwise it is.
+    """
+    often = fault(FaultName.TWO_CONTROLLERS, every=5 * MINUTE, lasting=5 * MINUTE)
+    on = setting(often, maximum=1, policy=PerJobPolicy(MINUTE))
+    trace = jobs(200, apart=400.0, runtime=100.0)
+    assert run(trace, on).violations == ()
+    monkeypatch.setattr("gridtide.sim.cloud.PATIENCE", float("inf"))
+    assert Rule.MAXIMUM in {each.rule for each in run(trace, on).violations}
 
 
 def test_machines_that_are_cut_off_for_longer_than_their_lease_take_no_new_job_and_are_replaced() -> None:
