@@ -16,14 +16,19 @@ class Clock(Protocol):
         ...
 
 
+def steady() -> float:
+    """Seconds since the host booted, those in which it slept included: whoever wakes up must know that it slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class SystemClock:
-    """Wall time at the start, carried on by the monotonic clock: a step of the wall clock moves nothing.
+    """Wall time at the start, carried on by the host's own seconds: a step of the wall clock moves nothing.
 
     Waiting is done with ``asyncio.sleep`` and ``asyncio.timeout``, which use the loop's monotonic time. The simulator
     gives it both clocks of a simulated host.
     """
 
-    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = steady) -> None:
         self._wall = wall
         self._monotonic = monotonic
         self._base = wall() - monotonic()

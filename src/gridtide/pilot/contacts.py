@@ -1,7 +1,7 @@
 """When each worker was last heard of, and what it then said that wants a second hearing. In memory only.
 
 After a restart nothing is known, and every worker gets a full lease from then on: the time for which this service did
-not listen is no evidence against anybody.
+not listen is no evidence against anybody. So it is after a pause, in which the process was stopped or its host slept.
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ class Contacts:
         self._unsaved: dict[WorkerId, float] = {}
         self._insisting: set[WorkerId] = set()
         self._unlisted: dict[WorkerId, dict[Listed, float]] = {}
+
+    def listen_anew(self) -> None:
+        """Nobody was listened to for long. Everybody gets a full lease from now on."""
+        self._started = self._clock.now()
+        self._last.clear()
+        self._unlisted.clear()
 
     def note(self, worker: WorkerId) -> None:
         """A sign of life."""

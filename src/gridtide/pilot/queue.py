@@ -44,6 +44,9 @@ P = ParamSpec("P")
 
 _KEEP_CONTACTS: Final = 5.0
 """Seconds between writing contacts down. They are for people: after a restart every lease begins anew anyway."""
+_LEAST_PAUSE: Final = 20.0
+"""Seconds between two sweeps that are no pause yet, however short the lease. Less than a few times the pace of sweeps:
+a busy service takes itself for one that was stopped, and notices nobody's silence."""
 _KEEP_UPLOADS: Final = 86400.0
 """Seconds after which an upload that was never completed is deleted."""
 _MOST_LISTED: Final = 10_000
@@ -88,6 +91,7 @@ class PilotQueue:
         self._looking = asyncio.Lock()
         self._scheduler = Scheduler(self._verdicts, self._descriptions)
         self._room = WaitingRoom(self._assign)
+        self._swept = clock.now()
         self._contacts_kept = clock.now()
         self._uploads_swept = 0.0
 
@@ -427,9 +431,14 @@ class PilotQueue:
     # --- upkeep
 
     async def sweep(self) -> float | None:
-        """Give up attempts of workers that are silent, or that have forgotten them. Returns when to look again."""
-        now = self._clock.now()
+        """Give up attempts of workers that are silent, or that have forgotten them. Returns when to look again.
+
+        To be called far more often than once in half a lease: if it is not, this process was stopped or its host slept,
+        and who could not reach it meanwhile was not silent.
+        """
+        self._notice_pause()
         busy = (await self._listing()).busy
+        now = self._notice_pause()
         silent = self._contacts.silent(busy)
         forgotten = self._contacts.forgotten()
         if silent or forgotten:
@@ -442,6 +451,14 @@ class PilotQueue:
             self._uploads_swept = now
             await _on_disk(self._files.discard_uploads, now - _KEEP_UPLOADS)
         return max(min(self._contacts.next_end(busy - silent), now + _KEEP_CONTACTS), now + 0.1)
+
+    def _notice_pause(self) -> float:
+        """Returns the present time."""
+        now = self._clock.now()
+        if now - self._swept > max(self._lease / 2, _LEAST_PAUSE):
+            self._contacts.listen_anew()
+        self._swept = now
+        return now
 
     async def _give_up(
         self, silent: Collection[WorkerId], forgotten: Mapping[WorkerId, set[Listed]], now: float

@@ -66,6 +66,14 @@ class Site:
             alone=lambda: self.alone,
         )
 
+    async def listen(self, seconds: float) -> None:
+        """Time passes, and silent workers are looked for often enough; not any more at its end."""
+        steps = int(3 * seconds / LEASE) + 1
+        for step in range(steps):
+            if step:
+                await self.queue.sweep()
+            self.clock.at += seconds / steps
+
     async def admit(self, name: str, host: Mapping[str, Attribute] = ONE_CORE, *, single_use: bool = False) -> WorkerId:
         """A worker that may ask."""
         await self.queue.admit(WorkerId(name), GroupName("grid"), host, single_use=single_use)

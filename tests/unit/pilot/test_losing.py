@@ -23,7 +23,7 @@ async def test_a_silent_worker_loses_its_job_and_at_last_the_job_fails(site: Sit
     for loss in (1, 2, 3):
         await site.admit(f"w{loss}")
         assert (await site.take(f"w{loss}")).attempt == loss
-        site.clock.at += LEASE - 1
+        await site.listen(LEASE - 1)
         await site.queue.sweep()
         assert await site.state("1.0") is JobState.RUNNING
         site.clock.at += 2
@@ -59,7 +59,7 @@ async def test_every_contact_renews_the_lease(site: Site) -> None:
         await site.finish("w1", job)
 
     for contact in (write, heartbeat, ask, fetch, send, finish):
-        site.clock.at += LEASE - 1
+        await site.listen(LEASE - 1)
         await contact()
         site.clock.at += 2  # without this contact the lease would have ended by now
         await site.queue.sweep()
@@ -77,7 +77,7 @@ async def test_after_a_restart_every_worker_has_a_full_lease(site: Site) -> None
     site.restart()
     await site.queue.sweep()
     assert (await site.queue.nodes())[0].state is NodeState.ACCEPTING
-    site.clock.at += LEASE - 1
+    await site.listen(LEASE - 1)
     await site.queue.sweep()
     assert await site.state("1.0") is JobState.RUNNING
     site.clock.at += 2
@@ -86,11 +86,42 @@ async def test_after_a_restart_every_worker_has_a_full_lease(site: Site) -> None
     assert await site.state("1.0") is JobState.WAITING
 
 
+@pytest.mark.parametrize("during", ["the pause between two sweeps", "a sweep"])
+async def test_whoever_could_not_reach_a_stopped_service_was_not_silent(
+    site: Site, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    """Start: a job runs. Do: stop the service for three leases. Expected: its worker has a full lease afterwards."""
+    await site.admit("w1")
+    await site.submit()
+    await site.take("w1")
+    await site.queue.sweep()
+    if during == "a sweep":
+        honest = site.queue._listing
+
+        async def held_up() -> object:
+            site.clock.at += 3 * LEASE
+            return await honest()
+
+        with monkeypatch.context() as stopped:
+            stopped.setattr(site.queue, "_listing", held_up)
+            await site.queue.sweep()
+    else:
+        site.clock.at += 3 * LEASE
+        await site.queue.sweep()
+    assert await site.state("1.0") == "running"
+    await site.listen(LEASE - 1)
+    await site.queue.sweep()
+    assert await site.state("1.0") == "running"
+    site.clock.at += 2
+    await site.queue.sweep()
+    assert await site.state("1.0") == "waiting"
+
+
 async def test_sweep_says_when_to_look_again(site: Site) -> None:
     await site.admit("w1")
     await site.submit()
     await site.take("w1")
-    site.clock.at += LEASE - 2
+    await site.listen(LEASE - 2)
     assert await site.queue.sweep() == pytest.approx(site.clock.at + 2)
 
 
@@ -98,7 +129,7 @@ async def test_a_late_result_is_taken_while_the_job_waits(site: Site) -> None:
     await site.admit("w1")
     await site.submit('Executable = "/bin/true"; OutputFile = "x";')
     job = await site.take("w1")
-    site.clock.at += LEASE + 1
+    await site.listen(LEASE + 1)
     await site.queue.sweep()
     assert await site.state("1.0") is JobState.WAITING
     await site.queue.append_log(W1, job.job, 1, "stdout", 0, b"late")
@@ -114,7 +145,7 @@ async def test_a_worker_that_comes_back_goes_on(site: Site) -> None:
     await site.admit("w1")
     await site.submit()
     job = await site.take("w1")
-    site.clock.at += LEASE + 1
+    await site.listen(LEASE + 1)
     await site.queue.sweep()
     assert await site.queue.alive(W1, [(job.job, 1)], draining=False) == (Order.CONTINUE, ())
     record = await site.queue.job(job.job)
@@ -128,7 +159,7 @@ async def test_a_given_up_attempt_is_fenced_once_another_runs(site: Site) -> Non
     await site.admit("w2")
     await site.submit('Executable = "/bin/true"; OutputFile = "x";')
     old = await site.take("w1")
-    site.clock.at += LEASE + 1
+    await site.listen(LEASE + 1)
     await site.queue.sweep()
     new = await site.take("w2")
     assert new.attempt == 2
@@ -288,7 +319,7 @@ async def test_only_the_last_attempt_may_still_end_a_waiting_job(site: Site) -> 
     for name in ("w1", "w2"):
         await site.admit(name)
         jobs.append(await site.take(name))
-        site.clock.at += LEASE + 1
+        await site.listen(LEASE + 1)
         await site.queue.sweep()
     assert await site.state("1.0") is JobState.WAITING
     assert not await site.finish("w1", jobs[0], 1)
@@ -303,7 +334,7 @@ async def test_a_loss_that_was_none_is_not_counted(site: Site) -> None:
     await site.submit()
     job = await site.take("w1")
     for _ in range(5):
-        site.clock.at += LEASE + 1
+        await site.listen(LEASE + 1)
         await site.queue.sweep()
         assert await site.state("1.0") is JobState.WAITING
         await site.queue.alive(W1, [(job.job, 1)], draining=False)

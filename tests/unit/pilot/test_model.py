@@ -219,7 +219,7 @@ class Machine(RuleBasedStateMachine):
     def silence(self, data: st.DataObject) -> None:
         """One worker is silent for longer than the lease, the others are not."""
         name = data.draw(st.sampled_from(sorted(self.workers)))
-        self.site.clock.at += LEASE + 1
+        self.run(self.site.listen(LEASE + 1))
         for other in self.workers:
             if other != name:
                 self.run(self._ask(other, "contact", 0))

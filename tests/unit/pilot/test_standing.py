@@ -71,7 +71,7 @@ async def test_other_words_need_one(busy: Busy) -> None:
 
 async def test_it_is_a_sign_of_life_like_any_other(busy: Busy) -> None:
     for _ in range(3):
-        busy.site.clock.at += 0.9 * LEASE
+        await busy.site.listen(0.9 * LEASE)
         assert busy.heard() == GOES_ON
         await busy.site.queue.sweep()
     assert await busy.site.state(busy.job.job) == "running"
@@ -97,7 +97,7 @@ async def test_what_it_does_not_list_is_looked_for_each_time(busy: Busy) -> None
     for _ in range(2):
         assert await busy.site.queue.alive(W1, [], draining=False) == GOES_ON
         assert busy.site.queue.heard(W1, [], draining=False) is None
-    busy.site.clock.at += LEASE + 1
+    await busy.site.listen(LEASE + 1)
     await busy.site.queue.alive(W1, [], draining=False)
     await busy.site.queue.sweep()
     assert await busy.site.state(busy.job.job) == "waiting"
@@ -132,7 +132,7 @@ async def _left(busy: Busy) -> None:
 
 
 async def _silent(busy: Busy) -> None:
-    busy.site.clock.at += LEASE + 1
+    await busy.site.listen(LEASE + 1)
     await busy.site.queue.sweep()
 
 

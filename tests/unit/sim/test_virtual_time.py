@@ -69,3 +69,15 @@ def test_the_system_clock_does_not_follow_a_step_of_the_wall_clock(monkeypatch: 
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     assert 0 <= clock.now() - before < 60
+
+
+def test_the_system_clock_counts_the_time_in_which_its_host_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SystemClock()
+    before = clock.now()
+    real = time.clock_gettime
+
+    def slept(which: int) -> float:
+        return real(which) + (3600.0 if which == time.CLOCK_BOOTTIME else 0.0)
+
+    monkeypatch.setattr(time, "clock_gettime", slept)
+    assert 3600 <= clock.now() - before < 3660
