@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -303,9 +305,10 @@ def rows_read(site: Site) -> list[tuple[str, ...]]:
     """Whose rows each look at the nodes asks for, from now on."""
     looks: list[tuple[str, ...]] = []
 
-    def note(_connection: object, _cursor: object, statement: str, given: tuple[str, ...], *_: object) -> None:
+    def note(_connection: object, _cursor: object, statement: str, given: Any, *_: object) -> None:
         if "used_cores" in statement:
-            looks.append(tuple(value for value in given if isinstance(value, str)))
+            values = given.values() if isinstance(given, Mapping) else given  # psycopg names them
+            looks.append(tuple(value for value in values if isinstance(value, str)))
 
     event.listen(site.database.engine, "before_cursor_execute", note)
     return looks
