@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -75,16 +76,26 @@ class NodeBook:
     def __init__(self) -> None:
         self.listing = Listing()
         self._changed: set[WorkerId] = set()
+        self._writing: Counter[WorkerId] = Counter()
+        """How many writes are under way. One that is cancelled before it begins stays: a row more to be read."""
         self._whole: float | None = None
         """When all were read; None: they have to be."""
 
-    def changed(self, workers: Iterable[WorkerId]) -> None:
-        """A write that may concern these has ended."""
-        self._changed.update(workers)
+    def begun(self, workers: Iterable[WorkerId]) -> None:
+        """A write that may concern these is under way: until its end is told, their rows are read with every look."""
+        self._writing.update(workers)
+
+    def ended(self, workers: Iterable[WorkerId], changed: Iterable[WorkerId]) -> None:
+        """It has ended, and may have changed those of ``changed``."""
+        self._changed.update(changed)
+        for worker in workers:
+            self._writing[worker] -= 1
+            if self._writing[worker] <= 0:
+                del self._writing[worker]
 
     def wanted(self, now: float, *, alone: bool) -> Wanted:
         """What has to be read; :meth:`failed` when that did not work. ``alone``: nobody else can have written."""
-        changed, self._changed = self._changed, set()
+        changed, self._changed = self._changed | self._writing.keys(), set()
         if alone and self._whole is not None and self._whole <= now < self._whole + _WHOLE and len(changed) <= _FEW:
             return frozenset(changed)
         self._whole = now if alone else None

@@ -132,10 +132,11 @@ class PilotQueue:
         now = self._clock.now()
 
         def ended(new: bool | None) -> None:
-            self._changed([worker])
+            self._ended([worker], [worker])
             if new:  # nothing is known of it that a look could find
                 self._standing.keep(worker, self._standing.look(worker), NOTHING, (Order.CONTINUE, ()))
 
+        self._book.begun([worker])
         await self._database.write(
             lambda connection: nodes.admit(connection, worker, group, sound, single_use=single_use, now=now), ended
         )
@@ -168,12 +169,13 @@ class PilotQueue:
 
     async def _change(self, workers: Sequence[WorkerId], work: Callable[[Connection], T]) -> T:
         """A write that may change what these workers are told."""
-        return await self._database.write(work, lambda _: self._changed(workers))
+        self._book.begun(workers)
+        return await self._database.write(work, lambda _: self._ended(workers, workers))
 
-    def _changed(self, workers: Collection[WorkerId]) -> None:
-        """What is remembered of these may not be so any more."""
-        self._standing.fall(workers)
-        self._book.changed(workers)
+    def _ended(self, workers: Collection[WorkerId], changed: Collection[WorkerId]) -> None:
+        """A write has ended: what is remembered of those that it may have changed may not be so any more."""
+        self._standing.fall(changed)
+        self._book.ended(workers, changed)
 
     # --- workers
 
@@ -194,8 +196,10 @@ class PilotQueue:
         def ended(answers: Sequence[JobAnswer] | None) -> None:
             nothing_known = [None] * len(asks)
             pairs = zip(asks, nothing_known if answers is None else answers, strict=True)
-            self._changed([ask.worker for ask, answer in pairs if answer is None or answer.final])
+            changed = [ask.worker for ask, answer in pairs if answer is None or answer.final]
+            self._ended([ask.worker for ask in asks], changed)
 
+        self._book.begun([ask.worker for ask in asks])
         # Hundreds may wait for this one write. Behind all that is written meanwhile they would wait for each other.
         return await self._database.write(
             lambda connection: self._scheduler.assign(connection, asks, now), ended, urgent=True

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from gridtide.errors import InvalidRequest, JobDescriptionError, NotFound, StoreUnavailable
 from gridtide.model.demand import NodeState, Offer
@@ -354,6 +355,28 @@ async def test_what_others_write_is_seen_at_once_while_they_may_and_otherwise_af
     await other.admit(WorkerId("w4"), GroupName("grid"), EIGHT_CORES, single_use=False)
     site.alone = True
     assert len(await site.queue.nodes()) == 4, "somebody may have written before it was alone"
+
+
+async def test_while_a_write_is_under_way_its_rows_are_read_with_every_look(site: Site) -> None:
+    await site.admit("w1")
+    await site.admit("w2")
+    await site.queue.nodes()
+    looks = rows_read(site)
+    held, goes_on = threading.Event(), threading.Event()
+
+    def slow(connection: Connection) -> None:
+        held.set()
+        goes_on.wait(30)
+
+    writing = asyncio.create_task(site.queue._change([W1], slow))
+    await asyncio.to_thread(held.wait, 30)
+    await site.queue.nodes()
+    await site.queue.nodes()
+    goes_on.set()
+    await writing
+    await site.queue.nodes()
+    await site.queue.nodes()
+    assert looks == [("w1",), ("w1",), ("w1",)]
 
 
 async def test_after_a_look_that_failed_everything_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
