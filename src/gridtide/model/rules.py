@@ -108,13 +108,15 @@ class TidePolicy:
     the load is likely to want again."""
 
     idle_for: float = 1800.0
-    """Seconds without a job after which a worker is drained at the latest. Also how far it is looked ahead when fewer
-    are kept."""
+    """Seconds without a job after which a worker is drained at the latest."""
     ahead: float = 0.05
     """At most this part of the cores that jobs use is kept free for jobs to come. 0: nothing is launched ahead."""
-    spread: int = 12
+    spread: int = 10
     """No machine has more than one of so many parts of the cores that are being launched, where smaller ones will do.
     1: machines as large as jobs fill."""
+    wait_worth: float = 8.0
+    """Seconds of an idle core that a second of a waiting one is worth. Smaller: jobs wait for boots more often. Larger:
+    more cores are idle, and where jobs come seldom many more. 0: as cheap as can be."""
 
 
 class OtherPolicy:

@@ -60,11 +60,17 @@ class Heartbeat(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Swing:
-    """How far a figure strays from its own average. Both are averages over the past in which the latest counts most."""
+class Rise:
+    """How far the load rises within a time of some length, seen again and again."""
 
-    mean: float
-    variance: float = 0.0
+    since: float
+    """When the present one of these times began."""
+    base: float
+    """Cores that were wanted then."""
+    top: float
+    """The most that were wanted since."""
+    counts: tuple[float, ...]
+    """How often it has risen how far, the latest counting most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +80,15 @@ class Level:
     at: float
     """When it was last known."""
     rose: float
-    """When it was last above its average."""
-    near: Swing
-    """Within the time that a machine takes to boot."""
-    far: Swing
-    """Within the time for which an idle worker is kept at most."""
+    """When it last rose."""
+    load: float
+    """Cores."""
+    rises: tuple[Rise, ...]
+    """Within one boot of a machine, two, four and eight."""
+    unused: tuple[tuple[float, float], ...]
+    """When cores were last wanted that are not any more, and how many; the latest last."""
+    lulls: tuple[float, ...]
+    """How many cores were wanted again after how long, the latest counting most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,8 +76,8 @@ class TidePolicySettings(PolicySettings):
     type: Literal["tide"] = Field(description="Follow the queue with small machines, a little ahead of it.")
     idle_for: Period = written(
         "30 min",
-        description="A worker without a job for so long is drained; sooner, after 5 min, when more cores are free than "
-        "the load is likely to want again within this time.",
+        description="A worker without a job for so long is drained; sooner, after the idle time that was learned to be "
+        "worth while, when more cores are free than the load is likely to want again.",
     )
     ahead: Annotated[float, Field(ge=0.0, le=1.0)] = written(
         0.05,
@@ -85,14 +85,19 @@ class TidePolicySettings(PolicySettings):
         "come. 0: none.",
     )
     spread: PositiveCount = written(
-        12,
+        10,
         description="No machine has more than one of so many parts of the cores that are launched at a time, where "
         "smaller ones will do. 1: as large as jobs fill.",
+    )
+    wait_worth: Annotated[float, Field(ge=0.0, le=1000.0)] = written(
+        8.0,
+        description="Seconds of an idle core that a second of a waiting one is worth. Less: cheaper, and jobs wait for "
+        "boots more often.",
     )
 
     def policy(self) -> Policy:
         """With the same parameters."""
-        return TidePolicy(self.idle_for, self.ahead, self.spread)
+        return TidePolicy(self.idle_for, self.ahead, self.spread, self.wait_worth)
 
 
 class PerJobPolicySettings(PolicySettings):
