@@ -32,10 +32,11 @@ from gridtide.model.rules import (
     Window,
     Wishes,
 )
-from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, Level, OfferHealth, QueueView, Snapshot, Swing
+from gridtide.model.snapshot import CloudView, GroupMemory, Heartbeat, Level, OfferHealth, QueueView, Rise, Snapshot
 from gridtide.model.workers import HOLDS_MACHINE, MAY_RUN_JOBS, Worker, WorkerState, may
 from gridtide.planning import plan
 from gridtide.planning.lifecycle import SILENCE
+from gridtide.planning.policies.learning import EDGES, KEEPINGS, SPANS
 from tests.unit.planning.worlds import LARGE, NOW, SMALL, group, machine, node, site, worker
 
 T = TypeVar("T")
@@ -171,11 +172,26 @@ class Dice(random.Random):
         return Window(begins, 60.0, self.maybe(self.few()), self.maybe(self.few()), None, self.maybe(self.few()))
 
     def tide(self) -> Policy:
-        return TidePolicy(self.choice([0.0, 300.0, 1800.0]), self.choice([0.0, 1.0, 1.0]), self.choice([1, 4, 12]))
+        return TidePolicy(
+            self.choice([0.0, 300.0, 1800.0]),
+            self.choice([0.0, 1.0, 1.0]),
+            self.choice([1, 4, 12]),
+            self.choice([0.0, 8.0]),
+        )
 
     def level(self) -> Level:
-        swings = [Swing(float(self.few()), float(self.randint(0, 900))) for _ in range(2)]
-        return Level(self.moment(), self.moment(), *swings)
+        return Level(
+            self.moment(),
+            self.moment(),
+            float(self.few()),
+            tuple(self.rise() for _ in SPANS),
+            tuple((NOW - 60.0 * number, float(1 + self.few())) for number in range(self.few(), 0, -1)),
+            tuple(float(self.few()) for _ in range(len(KEEPINGS) + 1)),
+        )
+
+    def rise(self) -> Rise:
+        counts = tuple(float(self.few()) for _ in EDGES)
+        return Rise(self.moment(), float(self.few()), float(self.few()), counts)
 
     def rules(self) -> SiteRules:
         groups = [
