@@ -102,6 +102,8 @@ def test_nothing_is_likely_before_it_was_seen_often() -> None:
     level = after(*((BOOT * number, 8 * number) for number in range(int(LEAST) + 1)))
     assert likely_rise(level, 0.1) == 0
     assert likely_rise(learned(level, 99.0, BOOT * (LEAST + 1), BOOT), 0.1) > 0
+    enough = replace(level.rises[0], counts=tuple(LEAST * (edge == 8) for edge in EDGES))
+    assert likely_rise(replace(level, rises=(enough, *level.rises[1:])), 0.1) == 8
 
 
 def test_the_longer_the_time_the_better_the_odds_must_be() -> None:
@@ -134,6 +136,11 @@ def test_what_was_wanted_last_is_wanted_first() -> None:
     assert level.lulls[KEEPINGS.index(180.0)] == 1.0  # of those of 100 s
     assert kept < 1.0
     assert learned(level, 8.0, 300.0, BOOT).lulls[0] == 2.0 * kept
+
+
+def test_a_clock_that_goes_back_forgets_nothing() -> None:
+    level = after((0, 10), (100, 7), (150, 10))
+    assert learned(level, 10.0, 50.0, BOOT).lulls == level.lulls
 
 
 def test_more_than_was_ever_wanted_is_no_lull() -> None:

@@ -45,7 +45,7 @@ class FollowTide:
             ahead=_jobs(ahead, work) if ahead else None,
             early=Early(
                 after=min(best_keeping(level, lost), parameters.idle_for),
-                beyond=work.waiting + max(ahead, worth_keeping(level, lost, boot)),
+                beyond=work.waiting + worth_keeping(level, lost, boot),
             ),
             idle_for=parameters.idle_for,
         )
