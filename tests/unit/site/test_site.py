@@ -111,8 +111,11 @@ def test_the_planner_gets_it_all(read: Read) -> None:
             SchedulePolicy((Window("0 8 * * mon-fri", 3600.0, 1, 3, 2, 0),), "Europe/Rome", FixedPolicy(1), 1),
         ),
         ('{ type = "tide" }', TidePolicy()),
-        ('{ type = "tide" }', TidePolicy(1800.0, 0.05, 12)),
-        ('{ type = "tide", idle_for = "5 min", ahead = 0, spread = 1 }', TidePolicy(300.0, 0.0, 1)),
+        ('{ type = "tide" }', TidePolicy(1800.0, 0.05, 10, 8.0)),
+        (
+            '{ type = "tide", idle_for = "5 min", ahead = 0, spread = 1, wait_worth = 0 }',
+            TidePolicy(300.0, 0.0, 1, 0.0),
+        ),
     ],
 )
 def test_policies(read: Read, policy: str, expected: Policy) -> None:
