@@ -187,14 +187,21 @@ async def test_a_write_whose_caller_has_gone_is_heard_of(busy: Busy) -> None:
     held = asyncio.ensure_future(database.write(holds))
     assert await asyncio.to_thread(begun.wait, 10)
     # The order waits behind the writer; once it is taken in hand, its caller gives up.
-    taken = threading.Event()
-    event.listen(database.engine, "before_cursor_execute", lambda *_: taken.set())
+    taken, gone = threading.Event(), threading.Event()
+
+    def waits(*_given: object) -> None:
+        taken.set()
+        assert gone.wait(10)
+
+    event.listen(database.engine, "before_cursor_execute", waits)
     order = asyncio.ensure_future(busy.site.queue.set_draining([W1], True))
     await asyncio.sleep(0)
     go.set()
     assert await asyncio.to_thread(taken.wait, 10)
     order.cancel()
-    await asyncio.gather(held, order, return_exceptions=True)
+    await asyncio.wait([order])
+    gone.set()
+    await held
     assert order.cancelled()
     await database.write(lambda _: None)  # the writes before it have ended
     assert busy.heard() is None
