@@ -20,16 +20,19 @@ REMEMBERED: Final = 60.0
 change of habits is noticed later."""
 
 LEAST: Final = 5.0
-"""Times that must have been counted before anything is kept for what they say."""
+"""Times that must have been counted before anything is kept for what they say. Smaller: the first burst after a start
+is waited for again."""
 
 LULLS_REMEMBERED: Final = 28_800.0
-"""Seconds over which lulls are counted."""
+"""Seconds over which lulls are counted. Smaller: what a day has taught is forgotten in the night."""
 
 LEAST_LULLS: Final = 10.0
-"""Cores that must have been unwanted before it is known how long one is worth keeping."""
+"""Cores that must have been unwanted before it is known how long one is worth keeping. Smaller: the first few
+decide."""
 
 UNKNOWN_KEEPING: Final = 300.0
-"""Seconds for which an idle core is kept until then."""
+"""Seconds for which an idle core is kept until then. Smaller: after a start a site with few jobs boots a machine for
+each."""
 
 KEEPINGS: Final = (60.0, 120.0, 180.0, 300.0, 450.0, 600.0, 900.0, 1200.0, 1800.0)
 """Seconds of idleness from which the best is chosen. A boot is charged for a minute at least by many clouds, so that
