@@ -145,7 +145,7 @@ def test_how_often_it_looks_makes_little_difference() -> None:
 
 
 def test_bursts_that_come_too_seldom_are_not_waited_for() -> None:
-    """Eight cores once in three hours: to keep them would cost a thousand times what it saves."""
+    """Eight cores once in three hours: to keep them would cost five times what it saves."""
 
     def kept(every: int) -> Early | None:
         memory, seen = GroupMemory(), aim(work(2))

@@ -35,7 +35,7 @@ UNKNOWN_KEEPING: Final = 300.0
 each."""
 
 KEEPINGS: Final = (60.0, 120.0, 180.0, 300.0, 450.0, 600.0, 900.0, 1200.0, 1800.0)
-"""Seconds of idleness from which the best is chosen. A boot is charged for a minute at least by many clouds, so that
+"""Seconds of idleness from which the best is chosen. Many clouds charge a machine for a minute at least, so that
 less than the first saves nothing."""
 
 TOGETHER: Final = 10.0
@@ -46,7 +46,7 @@ EDGES: Final = (0, 1, 2, 3, *(part << power for power in range(1, 18) for part i
 """Cores by which rises are told from each other. Each is half or a third more than the one before it."""
 
 _MOST_AT_ONCE: Final = 10.0
-"""Times that pass between two looks count no more often than this: who was blind for a day has learned nothing."""
+"""Times between two looks count as calm, and no more often than this: they may have been blind."""
 
 
 def learned(before: Level | None, load: float, now: float, boot: float) -> Level:
