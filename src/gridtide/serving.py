@@ -12,17 +12,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import structlog
 
 from gridtide.cli.locate import TOKEN_FILE, ServiceFile, process_started, read_service_file, write_service_file
 from gridtide.clock import Clock, SystemClock
 from gridtide.clouds.protocol import Finding, Level
-from gridtide.errors import GridtideError, StoreError
+from gridtide.errors import GridtideError, SiteFileError, StoreError
 from gridtide.service.certificates import ServerTls
 from gridtide.service.server import bind
 from gridtide.service.tokens import TokenKind, new_user_token, parse
 from gridtide.site.models import CertificateFiles
 from gridtide.site.site import Site
 from gridtide.store.ports import FleetStore, Role
+
+log = structlog.get_logger("gridtide.service")
 
 _REACH_PATIENCE = 5.0
 
@@ -56,12 +59,19 @@ def listen(site: Site, clock: Clock) -> Listener:
 def _bind(site: Site) -> socket.socket:
     """A port that the kernel chose is kept over restarts if it can be had: workers that live know no other."""
     host, port = site.service.listen.host, site.service.listen.port
-    if port == 0:
-        with contextlib.suppress(GridtideError, ValueError):
-            before = read_service_file(site.state)
-            if before is not None and (known := urlsplit(before.url).port):
-                return bind(host, known)
+    if port == 0 and (known := _port_before(site)):
+        try:
+            return bind(host, known)
+        except SiteFileError as error:
+            log.warning("workers that live know another port", error=str(error), remedy="set a port in service.listen")
     return bind(host, port)
+
+
+def _port_before(site: Site) -> int | None:
+    with contextlib.suppress(GridtideError, ValueError):
+        before = read_service_file(site.state)
+        return None if before is None else urlsplit(before.url).port
+    return None
 
 
 def server_tls(site: Site, clock: Clock) -> ServerTls | None:

@@ -690,12 +690,16 @@ def prctl(option: int, value: int) -> bool:
 
 
 def process_stat(pid: int) -> Optional[Tuple[int, int]]:
-    """Parent and start time (clock ticks since boot) of a process that is not a zombie; None otherwise."""
+    """Parent and start time (clock ticks since boot) of a process; None when nothing of it runs any more.
+
+    Fields 3, 4, 20 and 22 of proc(5)'s stat. A zombie with more than one thread lives: only its first has ended.
+    """
     try:
         fields = Path("/proc/%d/stat" % pid).read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else (int(fields[1]), int(fields[19]))
+    ended = fields[0] in "ZX" and int(fields[17]) <= 1
+    return None if ended else (int(fields[1]), int(fields[19]))
 
 
 def all_processes() -> List[int]:

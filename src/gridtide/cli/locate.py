@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from gridtide.cli.problems import NoService, WrongUsage
 from gridtide.errors import AccessDenied, GridtideError, NotFound
+from gridtide.processes import process_status
 
 SERVICE_FILE: Final = "service.json"
 TOKEN_FILE: Final = "admin.token"  # noqa: S105  (the name of the file)
@@ -142,15 +143,12 @@ def write_service_file(state: Path, service: ServiceFile) -> None:
 
 
 def process_started(process: int) -> int | None:
-    """Start time of a process in clock ticks since boot (field 22 of proc(5)'s stat); None when there is none."""
+    """Start time of a process in clock ticks since boot; None when there is none, or when it has ended."""
     try:
-        line = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        found = process_status(process)
     except OSError:
         return None
-    after_name = line.rpartition(")")[2].split()
-    if after_name[0] == "Z":  # ended; its parent has not looked yet
-        return None
-    return int(after_name[19])
+    return None if found.ended else found.started
 
 
 def _checked(address: Address) -> Address:

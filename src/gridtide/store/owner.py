@@ -6,20 +6,18 @@ import os
 from pathlib import Path
 from typing import Final
 
+from gridtide.processes import process_status
 from gridtide.store.ports import Owner
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 # The kernel's number for the process namespace that every machine starts with (PROC_PID_INIT_INO in linux/proc_ns.h).
 _FIRST_NAMESPACE: Final = 0xEFFFFFFC
-# States of /proc/PID/stat in which a process has ended and only its exit status is left.
-_ENDED: Final = frozenset("ZXx")
 
 
 def this_process() -> Owner:
     """This process, on this host, since this boot."""
     process = os.getpid()
-    _state, started = _stat(process)
-    return Owner(_host(), _BOOT_ID.read_text(encoding="ascii").strip(), process, started)
+    return Owner(_host(), _BOOT_ID.read_text(encoding="ascii").strip(), process, process_status(process).started)
 
 
 def lives(owner: Owner) -> bool | None:
@@ -32,12 +30,12 @@ def lives(owner: Owner) -> bool | None:
     if (owner.host, owner.boot) != (me.host, me.boot):
         return None
     try:
-        state, started = _stat(owner.process)
+        found = process_status(owner.process)
     except (FileNotFoundError, ProcessLookupError):
         return _hidden(owner.process)
     except OSError:
         return None
-    return started == owner.started and state not in _ENDED
+    return found.started == owner.started and not found.ended
 
 
 def _hidden(process: int) -> bool | None:
@@ -56,10 +54,3 @@ def _host() -> str:
     namespace = os.stat("/proc/self/ns/pid").st_ino
     name = os.uname().nodename
     return name if namespace == _FIRST_NAMESPACE else f"{name}/{namespace}"
-
-
-def _stat(process: int) -> tuple[str, int]:
-    """State and start time, fields 3 and 22 of proc(5). The name before them may hold anything, brackets too."""
-    line = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-    fields = line.rpartition(")")[2].split()
-    return fields[0], int(fields[19])
