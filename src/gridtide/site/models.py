@@ -131,7 +131,8 @@ class ServiceSettings(SiteModel):
         WithJsonSchema({"type": "string", "pattern": r"^.+:[0-9]{1,5}$"}),
     ] = written(
         "127.0.0.1:8470",
-        description="Address and port to listen on. Port 0: the kernel chooses.",
+        description="Address and port to listen on. Port 0: the kernel chooses, and the same port is taken again at a "
+        "restart, if it is free.",
         restart=True,
     )
     url: Annotated[str, Field(min_length=1), AfterValidator(_check_url)] | None = written(
