@@ -85,9 +85,15 @@ def survives(mutant: Mutant, tree: Path) -> bool:
         "GRIDTIDE_STEPS": "2000",
     }
     try:
-        return all(_passes(tests, tree, environment) for tests in (FAST, SLOW))
+        return all(_passes(tests, tree, environment) for tests in (*_own(mutant.file, tree), FAST, SLOW))
     finally:
         target.write_text(original, encoding="utf-8")
+
+
+def _own(file: str, tree: Path) -> list[list[str]]:
+    """The tests that carry the file's name: most mutants die of them, and they take a second, not half a minute."""
+    found = sorted((tree / "tests" / "unit").rglob(f"test_{Path(file).stem}.py"))
+    return [[str(path.relative_to(tree)) for path in found]] if found else []
 
 
 def _passes(tests: list[str], tree: Path, environment: dict[str, str]) -> bool:
@@ -103,12 +109,15 @@ def main() -> int:
     """Exit code 1 when the score is below 85 %."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, default=200, help="so many mutants, drawn at random; 0: all")
+    parser.add_argument("--file", default="", metavar="TEXT", help="only of files with this text in their path")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="mutants tried at the same time")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     given = parser.parse_args()
-    chosen = mutants()
+    chosen = [mutant for mutant in mutants() if given.file in mutant.file]
     total = len(chosen)
+    if not total:
+        parser.error(f"nothing can be changed in a file with {given.file!r} in its path")
     if given.sample and given.sample < total:
         chosen = random.Random(given.seed).sample(chosen, given.sample)
     workers = given.workers

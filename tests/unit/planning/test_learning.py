@@ -149,8 +149,9 @@ def test_more_than_was_ever_wanted_is_no_lull() -> None:
 
 
 def test_what_is_unwanted_at_about_the_same_time_is_one_lot() -> None:
-    level = after((0, 10), (100, 7), (100 + TOGETHER - 1, 5), (100 + TOGETHER, 4))
-    assert level.unused == ((100, 5.0), (100 + TOGETHER, 1.0))
+    soon, later = 100 + TOGETHER - 1, 100 + TOGETHER
+    level = after((0, 10), (100, 7), (soon, 5), (later, 4), (later + 1, 3))
+    assert level.unused == ((100, 5.0), (later, 2.0))
 
 
 def test_what_is_not_wanted_for_half_an_hour_never_was() -> None:
