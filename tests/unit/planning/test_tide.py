@@ -235,7 +235,7 @@ def test_for_jobs_like_those_that_run() -> None:
     def each(jobs: int, used: Resources) -> Ahead | None:
         return aim(Work(jobs, used, 0), level(near=96)).ahead
 
-    assert each(100, Resources(800, 1_600_000, 0, 100)) == Ahead(5, Resources(8, 16_000, 0, 1))
+    assert each(100, Resources(800, 1_600_000, 500_000, 70)) == Ahead(5, Resources(8, 16_000, 5_000, 1))
     assert each(300, Resources(400, 0, 0, 100)) == Ahead(20, Resources(1, 0, 0, 0))
     assert each(10, Resources(80)) is None  # 4 cores, and each takes 8
 
