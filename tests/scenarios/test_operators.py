@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gridtide.clouds.fake import CloudFault
+from gridtide.control.assembly import Assembly
 from gridtide.control.spawning import Spawning
 from gridtide.errors import AccessDenied, Conflict, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.actions import Launch, Plan
@@ -270,6 +271,10 @@ async def test_a_machine_of_a_cloud_that_has_left_the_site_file_is_let_in_and_no
         left = site.clouds.pop()
         site._group = replace(site._group, clouds=(site.cloud.name,))
         await site.up()
+        assert [recorded.event.text for recorded in await site.store.events(kind="site")] == [
+            f"1 worker(s) of clouds.{left.name} still exist, which the site file does not name: "
+            "nobody can end their machines"
+        ]
         await site.until(lambda: site.queue.count(FakeJobState.DONE) == 1, within=10 * MINUTE)
         await asyncio.sleep(HOUR)
         (worker,) = site.workers
@@ -278,6 +283,37 @@ async def test_a_machine_of_a_cloud_that_has_left_the_site_file_is_let_in_and_no
         cycle = site.controller.cycle
         assert cycle is not None
         assert cycle.plan.why_worker[worker.id].cause is Cause.NO_EVIDENCE
+
+
+@scenario
+async def test_workers_of_a_group_that_has_left_the_site_file_are_drained() -> None:
+    """Start: a worker runs a job. Do: the controller is started anew, and its group has another name. The file changes.
+
+    Expected: that is said; the job ends by itself, and no other comes to the worker; its machine is returned.
+    """
+    async with Site(maximum=2) as site:
+        await busy_site(site, jobs=1, duration=600)
+        (old,) = site.workers
+        await site.kill()
+        before = site.assembly
+
+        def renamed() -> Assembly:
+            whole = before()
+            groups = {GroupName("other"): replace(whole.rules.groups[GROUP], name=GroupName("other"))}
+            return replace(whole, rules=replace(whole.rules, groups=groups))
+
+        site.assembly = renamed  # type: ignore[method-assign]
+        await site.up()
+        said = [recorded.event.text for recorded in await site.store.events(kind="site")]
+        assert said == [
+            f"1 worker(s) of groups.{GROUP} still exist, which the site file does not name: they are drained and returned"
+        ]
+        site.controller._reread = lambda: (renamed(), "the same groups")
+        assert await site.controller.reload() == "the same groups"  # what was lost before is no reason to refuse it
+        site.queue.submit(1, duration=60)
+        await site.until(lambda: old.id not in site.controller.workers, within=30 * MINUTE)
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 2, within=30 * MINUTE)
+        assert site.launches() == 2
 
 
 def test_spawned_workers_live_and_end_by_their_own_word(tmp_path: Path) -> None:

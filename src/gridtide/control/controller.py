@@ -8,7 +8,7 @@ killed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from random import Random
@@ -109,6 +109,10 @@ class Controller:
         self._memory: Mapping[GroupName, GroupMemory] = {}
         self._queue_memory: Mapping[QueueName, QueueMemory] = {}
         self._known_strays: set[MachineRef] = set()
+        self._lost: Set[WorkerId] = frozenset()
+        """Workers of groups that the site file had no more at the start."""
+        self._queue_of_lost: dict[WorkerId, QueueName] = {}
+        """The queues that list them."""
         self._boots = BootMemory()
         self._planner = Planner()
         self._started = clock.now()
@@ -123,6 +127,13 @@ class Controller:
         await self._fleet.load(self._clock.now())
         self._boots.load(await self._store.boots(limit=_BOOTS))
         self._started = self._clock.now()
+        groups = self._assembly.rules.groups
+        self._lost = {worker.id for worker in self._fleet.workers.values() if worker.group not in groups}
+        told = operating.lost_events(self._assembly, self._fleet.workers, now=self._started)
+        for event in told:
+            log.error("the site file has lost workers", what=event.text, remedy="name again what it named before")
+        if told:
+            await self._fleet.note(*told)
 
     async def lead(self) -> None:
         """Run for as long as this process holds the lease. Raises LeaseLost; stops when cancelled."""
@@ -259,6 +270,7 @@ class Controller:
     def _follow(self, snapshot: Snapshot, decided: Plan, record: Record) -> None:
         """Start the calls that the recorded plan asks for. None of them is waited for."""
         now = self._clock.now()
+        self._find_queues_of_lost(snapshot)
         for worker in record.failed:
             self._learn_from_failure(worker, now)
         for forgotten in record.drain_again:
@@ -319,9 +331,22 @@ class Controller:
         return [*tagged, *(machine for machine in ending.values() if machine is not None)]
 
     def _hands_of(self, worker: Worker | None, order: Callable[[QueueHands, WorkerId], None]) -> None:
-        rules = None if worker is None else self._assembly.rules.groups.get(worker.group)
-        if worker is not None and rules is not None:
-            order(self._queue_hands[rules.queue], worker.id)
+        queue = None if worker is None else self._queue_of(worker)
+        if worker is not None and queue in self._queue_hands:
+            order(self._queue_hands[queue], worker.id)
+
+    def _queue_of(self, worker: Worker) -> QueueName | None:
+        """Of a group that the site file has no more: the one that lists the worker, once one does."""
+        rules = self._assembly.rules.groups.get(worker.group)
+        return self._queue_of_lost.get(worker.id) if rules is None else rules.queue
+
+    def _find_queues_of_lost(self, snapshot: Snapshot) -> None:
+        self._lost &= self._fleet.workers.keys()
+        for queue, view in snapshot.queues.items() if self._lost else ():
+            listed = last_known(view.nodes)
+            for node in () if listed is None else listed.value:
+                if node.worker is not None and node.worker in self._lost:
+                    self._queue_of_lost[node.worker] = queue
 
     # --- what spawning asks
 
@@ -391,8 +416,7 @@ class Controller:
 
     def _make_queue_hands(self, name: QueueName) -> QueueHands:
         def mine(worker: WorkerId) -> bool:
-            group = self._assembly.rules.groups.get(self._fleet.workers[worker].group)
-            return group is not None and group.queue == name
+            return self._queue_of(self._fleet.workers[worker]) == name
 
         return QueueHands(
             self._assembly.queues[name],
@@ -621,7 +645,7 @@ class Controller:
         if self._reread is None:
             raise Conflict("this site was not started from a file")
         assembly, told = self._reread()
-        operating.check_no_orphans(assembly, self._fleet.workers)
+        operating.check_nothing_lost(self._assembly, assembly, self._fleet.workers)
         before = self._observer
         retired = self._assemble(assembly)
         self._observer.adopt(before)

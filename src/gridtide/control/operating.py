@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from gridtide.control.assembly import Assembly
@@ -95,22 +95,43 @@ def undrain_changes(
     return changes
 
 
-def check_no_orphans(assembly: Assembly, workers: Mapping[WorkerId, Worker]) -> None:
-    """SiteFileError when a new site file has lost a cloud, or the queue, of workers that still exist."""
+def lost(assembly: Assembly, workers: Mapping[WorkerId, Worker]) -> Mapping[str, Set[WorkerId]]:
+    """Workers of clouds that the site file does not name (``clouds.NAME``), and of such groups (``groups.NAME``)."""
+    found: dict[str, set[WorkerId]] = {}
     for worker in workers.values():
-        group = assembly.rules.groups.get(worker.group)
         if worker.cloud not in assembly.clouds:
-            missing = f"clouds.{worker.cloud}"
-        elif group is None:
-            missing = f"groups.{worker.group}"
-        else:
-            continue
-        count = sum(w.cloud == worker.cloud and w.group == worker.group for w in workers.values())
-        raise SiteFileError(
-            f"{count} worker(s) of {missing} still exist",
-            where=missing,
-            remedy="set the group's maximum to 0, wait until they are gone, then remove it",
+            found.setdefault(f"clouds.{worker.cloud}", set()).add(worker.id)
+        if worker.group not in assembly.rules.groups:
+            found.setdefault(f"groups.{worker.group}", set()).add(worker.id)
+    return found
+
+
+def check_nothing_lost(before: Assembly, after: Assembly, workers: Mapping[WorkerId, Worker]) -> None:
+    """SiteFileError when a new site file does not name the cloud, or the group, of workers any more."""
+    known = lost(before, workers)
+    for where, names in lost(after, workers).items():
+        if where not in known:
+            raise SiteFileError(
+                f"{len(names)} worker(s) of {where} still exist",
+                where=where,
+                remedy="set the group's maximum to 0, wait until they are gone, then remove it",
+            )
+
+
+def lost_events(assembly: Assembly, workers: Mapping[WorkerId, Worker], *, now: float) -> Sequence[Event]:
+    """What to tell of them at a start. It does not fail for it: all other workers need their controller."""
+    return [
+        Event(
+            now,
+            "site",
+            assembly.rules.name,
+            "controller",
+            None,
+            f"{len(names)} worker(s) of {where} still exist, which the site file does not name: "
+            + ("nobody can end their machines" if where.startswith("clouds.") else "they are drained and returned"),
         )
+        for where, names in lost(assembly, workers).items()
+    ]
 
 
 def _all_of(known: Mapping[WorkerId, Worker], names: Sequence[WorkerId]) -> list[Worker]:
