@@ -101,7 +101,7 @@ def test_a_second_controller_waits_and_takes_over(tmp_path: Path) -> None:
                 except httpx.HTTPError:
                     continue
                 counts = answer.json()["jobs"]
-            assert counts["done"] == 2
+            assert counts.get("done") == 2, f"{counts} of {url}"
         finally:
             second.send_signal(signal.SIGTERM)
             second.communicate(timeout=120)
