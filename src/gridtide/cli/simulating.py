@@ -19,6 +19,7 @@ from gridtide.cli.output import table
 from gridtide.cli.problems import Failed, WrongUsage
 
 if TYPE_CHECKING:
+    from gridtide.model.rules import Policy
     from gridtide.sim.run import Run
     from gridtide.sim.setting import Setting
     from gridtide.sim.trace import Trace
@@ -44,6 +45,14 @@ _Sites = Annotated[
     list[Path] | None,
     typer.Option(
         "--site", metavar="FILE", help="A site file. More than once: side by side. Left out: a standard site."
+    ),
+]
+_Policy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="NAME[,NAME]",
+        help="With these policies instead, as they are without settings. More than one: side by side.",
     ),
 ]
 _Model = Annotated[Path | None, typer.Option("--model", metavar="FILE", help="How the clouds and the queue behave.")]
@@ -89,6 +98,7 @@ def sim(
     session: Session,
     trace: _Trace,
     site: _Sites = None,
+    policy: _Policy = None,
     model: _Model = None,
     queue: _Queue = None,
     seed: _Seed = 0,
@@ -105,7 +115,7 @@ def sim(
     from gridtide.sim.reading import read_trace
 
     models = _models(baseline)
-    settings = [_broken(each, fault or (), chaos) for each in _settings(site or (), model, queue)]
+    settings = [_broken(each, fault or (), chaos) for each in _settings(site or (), policy, model, queue)]
     settings += [baseline_setting(settings[0], name) for name in models]
     workload = _days(read_trace(trace, seed=seed, jobs=jobs, spread=spread), days)
     runs, scores = _simulate(session, workload, settings, seed)
@@ -118,16 +128,37 @@ def sim(
     _fail_if_broken(runs)
 
 
-def _settings(sites: Sequence[Path], model: Path | None, queue: str | None) -> list[Setting]:
-    """One for each site file, told apart by name; without any, the standard one."""
+def _settings(sites: Sequence[Path], policies: str | None, model: Path | None, queue: str | None) -> list[Setting]:
+    """One for each site file, told apart by name; without any, the standard one. With ``policies`` each with each."""
     from gridtide.sim.model_file import ModelSettings, make_setting, read_model
 
+    chosen = [(name, _plain_policy(name)) for name in _names(policies)]
     behaviour = ModelSettings() if model is None else read_model(model)
     files: list[Path | None] = [*sites] or [None]
     settings = [make_setting(path, behaviour, queue=queue) for path in files]
     if len({setting.name for setting in settings}) < len(settings):  # site.toml of several directories
         settings = [replace(each, name=str(path)) for each, path in zip(settings, files, strict=True)]
-    return settings
+    if not chosen:
+        return settings
+    return [each.following(name, policy) for each in settings for name, policy in chosen]
+
+
+def _plain_policy(name: str) -> Policy:
+    """The policy of this name as a site file has it that says no more than that."""
+    from pydantic import ValidationError
+    from pydantic_core import PydanticCustomError
+
+    from gridtide.site.policies import POLICIES
+
+    try:
+        return POLICIES.model(name).model_validate({"type": name}).policy()
+    except PydanticCustomError:
+        known = f"there are: {', '.join(POLICIES.names())}"
+        raise WrongUsage(f"no policy is called {name[:40]!r}", where="--policy", remedy=known) from None
+    except ValidationError as error:
+        missing = ", ".join(str(each["loc"][0]) for each in error.errors())
+        remedy = "write them in a site file, and name it with --site"
+        raise WrongUsage(f"{name} needs settings: {missing}", where="--policy", remedy=remedy) from None
 
 
 def _broken(setting: Setting, named: Sequence[str], chaos: float | None) -> Setting:
@@ -205,14 +236,17 @@ def _models(names: str | None) -> list[str]:
     """``NAME[,NAME]`` or ``all``."""
     from gridtide.sim.baselines.catalogue import NAMES
 
-    if names is None:
-        return []
-    named = list(NAMES) if names == "all" else list(dict.fromkeys(name.strip() for name in names.split(",")))
+    named = list(NAMES) if names == "all" else _names(names)
     for name in named:
         if name not in NAMES:
             known = f"there are: all, {', '.join(NAMES)}"
             raise WrongUsage(f"no model is called {name[:40]!r}", where="--baseline", remedy=known)
     return named
+
+
+def _names(text: str | None) -> list[str]:
+    """``NAME[,NAME]``, each once."""
+    return [] if text is None else list(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
 def _write(path: Path, text: str) -> None:

@@ -77,6 +77,11 @@ class Setting:
         every = (shape for cloud in group.clouds for shape in self.clouds[cloud].shapes)
         return tuple(shape for shape in every if not group.shapes or shape.name in group.shapes)
 
+    def following(self, name: str, policy: Policy) -> Setting:
+        """With this policy of that name in the place of each group's own."""
+        groups = {key: replace(group, policy=policy) for key, group in self.rules.groups.items()}
+        return replace(self, name=f"{self.name}, {name}", rules=replace(self.rules, groups=groups))
+
     def timing(self) -> Timing:
         """The controller's rhythm, stretched to the step of the simulation.
 

@@ -47,6 +47,31 @@ def test_json_has_every_yardstick_and_the_same_bits_each_time(run: Run, log: Pat
     assert other["runs"][0]["digest"] != told["digest"]
 
 
+def test_policies_side_by_side(run: Run, log: Path) -> None:
+    result = run("sim", str(log), "--policy", "queue, tide,per_job", "--json")
+    assert result.code == ExitCode.OK, result.stderr
+    told = {each["setting"]: each for each in json.loads(result.stdout)["runs"]}
+    assert list(told) == ["standard, queue", "standard, tide", "standard, per_job"]
+    assert told["standard, per_job"]["launches"] == 40
+    assert len({each["digest"] for each in told.values()}) == 3
+    alone = json.loads(run("sim", str(log), "--json").stdout)["runs"][0]
+    assert alone["digest"] == told["standard, queue"]["digest"]
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("tides", "no policy is called 'tides' (there are: elastiq, fixed, load, per_job, queue, schedule, tide)"),
+        ("queue,", "no policy is called ''"),
+        ("fixed", "fixed needs settings: count (write them in a site file, and name it with --site)"),
+    ],
+)
+def test_a_policy_that_cannot_be_had(run: Run, log: Path, named: str, said: str) -> None:
+    result = run("sim", str(log), "--policy", named)
+    assert result.code == ExitCode.USAGE
+    assert said in result.stderr.replace("\n", " ")
+
+
 def test_two_sites_side_by_side_and_a_report(run: Run, log: Path, tmp_path: Path) -> None:
     sites = []
     for name, idle in (("quick", "30 s"), ("slow", "20 min")):
