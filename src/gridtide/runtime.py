@@ -140,6 +140,13 @@ class _LeadingSite:
     ) -> AsyncIterator[_LeadingSite]:
         """Bind, build, hand over; and close what was opened at the end."""
         listener = listen(site, clock)
+        if listener.instead_of is not None:
+            log.warning(
+                "workers that live know another port",
+                port=listener.instead_of,
+                url=listener.url,
+                remedy="set a port in service.listen",
+            )
         woken: list[Callable[[QueueName], None]] = []
         found = pilot_settings(site.queues)
         pilot: PilotQueue | None = None

@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import structlog
 
 from gridtide.cli.locate import TOKEN_FILE, ServiceFile, process_started, read_service_file, write_service_file
 from gridtide.clock import Clock, SystemClock
@@ -25,8 +24,6 @@ from gridtide.site.models import CertificateFiles
 from gridtide.site.site import Site
 from gridtide.store.ports import FleetStore, Role
 
-log = structlog.get_logger("gridtide.service")
-
 _REACH_PATIENCE = 5.0
 
 
@@ -38,6 +35,8 @@ class Listener:
     tls: ServerTls | None
     url: str
     """What workers and users call."""
+    instead_of: int | None = None
+    """The port that living workers know, where another program has it."""
 
     @property
     def authority(self) -> str | None:
@@ -52,19 +51,20 @@ class Listener:
 def listen(site: Site, clock: Clock) -> Listener:
     """Bind the site's address. SiteFileError when it, or the certificate, cannot be had."""
     tls = server_tls(site, clock)
-    bound = _bind(site)
-    return Listener(bound, tls, site.service.url_on(bound.getsockname()[1]))
-
-
-def _bind(site: Site) -> socket.socket:
-    """A port that the kernel chose is kept over restarts if it can be had: workers that live know no other."""
     host, port = site.service.listen.host, site.service.listen.port
-    if port == 0 and (known := _port_before(site)):
-        try:
-            return bind(host, known)
-        except SiteFileError as error:
-            log.warning("workers that live know another port", error=str(error), remedy="set a port in service.listen")
-    return bind(host, port)
+    before = _port_before(site) if port == 0 else None
+    bound = _bind_again(host, before) if before is not None else None
+    missed = before if bound is None else None
+    bound = bind(host, port) if bound is None else bound
+    return Listener(bound, tls, site.service.url_on(bound.getsockname()[1]), missed)
+
+
+def _bind_again(host: str, port: int) -> socket.socket | None:
+    """The port that the kernel chose at the last start is kept if it can be had: workers that live know no other."""
+    try:
+        return bind(host, port)
+    except SiteFileError:
+        return None
 
 
 def _port_before(site: Site) -> int | None:

@@ -96,12 +96,13 @@ def undrain_changes(
 
 
 def lost(assembly: Assembly, workers: Mapping[WorkerId, Worker]) -> Mapping[str, Set[WorkerId]]:
-    """Workers of clouds that the site file does not name (``clouds.NAME``), and of such groups (``groups.NAME``)."""
+    """Workers of clouds that the site file does not name (``clouds.NAME``); of the others, those of groups that it does
+    not name (``groups.NAME``)."""
     found: dict[str, set[WorkerId]] = {}
     for worker in workers.values():
         if worker.cloud not in assembly.clouds:
             found.setdefault(f"clouds.{worker.cloud}", set()).add(worker.id)
-        if worker.group not in assembly.rules.groups:
+        elif worker.group not in assembly.rules.groups:
             found.setdefault(f"groups.{worker.group}", set()).add(worker.id)
     return found
 
