@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gridtide.model.demand import DemandRow, OfferKey
 from gridtide.model.ids import GroupName, ShapeName, WorkerId
 from gridtide.model.resources import Resources
-from gridtide.planning.fitting import Amount, Bin, Kind, Load, add_machines, less, loads_of, place, times
+from gridtide.planning.fitting import Amount, Bin, Kind, Load, add_machines, less, loads_of, place, plus, times
 
 KEY: OfferKey = (GroupName("grid"), ShapeName("small"))
 OTHER: OfferKey = (GroupName("grid"), ShapeName("large"))
@@ -32,6 +32,11 @@ def test_how_many_times() -> None:
 def test_less_is_never_negative() -> None:
     assert less((8, 16, 100, 1), (1, 4, 10, 0), 2) == (6, 8, 80, 1)
     assert less((1, 1, 1, 1), (2, 2, 2, 2), 1) == (0, 0, 0, 0)
+
+
+def test_more_may_be_taken_away() -> None:
+    assert plus((1, 2, 3, 4), (10, 20, 30, 40), 3) == (31, 62, 93, 124)
+    assert plus((31, 62, 93, 124), (10, 20, 30, 40), -3) == (1, 2, 3, 4)
 
 
 def test_rows_that_look_alike_become_one_load_largest_first() -> None:

@@ -158,6 +158,8 @@ def test_a_share_counts_for_as_much_as_it_says() -> None:
     demand = [row(50, runs_on=[("a", "small")]), row(50, runs_on=[("b", "small")], label="b")]
     world = World(rules=rules, demand=demand)
     assert brief(world.actions()) == ["launch 6 a private small demand", "launch 2 b private small demand"]
+    five = world.but(rules=site(group("a", share=3.0), group("b"), quota=Quota(cores=10)))  # parts of 3.75 and 1.25
+    assert brief(five.actions()) == ["launch 4 a private small demand", "launch 1 b private small demand"]
     assert "fair part" in world.plan().why_group[GroupName("b")].text or world.actions()
 
 

@@ -71,6 +71,7 @@ def test_each_failure_doubles_the_pause_up_to_the_longest() -> None:
         trial = next_trial(idle(), Trial(NOW - PATIENCE, 5, NOW - 5000, failures, NOW - PATIENCE))
         assert trial is not None
         assert trial.until is not None
+        assert trial.failures == failures + 1
         pauses.append(trial.until - NOW)
     assert pauses == [min(FIRST_PAUSE * 2**number, LONGEST_PAUSE) for number in range(1, 8)]
 

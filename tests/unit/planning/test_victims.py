@@ -137,6 +137,14 @@ def test_a_pinned_group_recalls_before_it_launches_and_stops_at_its_number() -> 
     ]
 
 
+def test_jobs_take_no_drain_back_in_a_group_that_is_held_or_pinned() -> None:
+    leaving = worker("w1", S.DRAINING, cause=Cause.IDLE)
+    world = World(workers=[leaving], nodes=[node(state=NodeState.DRAINING)], demand=[row(1)])
+    assert brief(world.actions()) == ["undrain w1 load-returned"]
+    assert brief(world.but(wishes=Wishes(hold=True)).actions()) == []
+    assert brief(world.but(wishes=Wishes(desired=0)).actions()) == []
+
+
 # --- the order among idle workers
 
 
