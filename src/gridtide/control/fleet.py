@@ -1,13 +1,15 @@
 """The workers as this controller knows them: a copy of the store's, which only this process changes while it leads.
 
 Every change is committed first and seen afterwards, under one lock, so that nobody acts on what is not yet recorded.
+What was begun is done to its end, whatever becomes of the one who asked for it: a change that were committed and never
+seen here would be in the way of all that follow.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from operator import attrgetter
@@ -51,6 +53,8 @@ class Fleet:
         self.undrain_answered: dict[WorkerId, float] = {}
         self.ledger = Ledger()
         self._joining: dict[_Joining, None] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+        """The change that is being made, if one is: the event loop alone would let it be lost."""
         self._led_since = float("inf")
         self._by_state: dict[WorkerState, dict[WorkerId, Worker]] = {state: {} for state in WorkerState}
         self.counts: Counter[tuple[GroupName, WorkerState]] = Counter()
@@ -107,13 +111,33 @@ class Fleet:
         ``decide`` sees the workers as they are at the moment of the commit, so it must drop what no longer applies.
         ``check``: see :meth:`FleetStore.commit <gridtide.store.ports.FleetStore.commit>`.
         """
-        async with self._lock:
+        changes: Sequence[Change] = ()
+
+        async def make() -> None:
+            nonlocal changes
             changes = decide(self.workers)
             if changes:
                 await self._store.commit(self._keeper.lease, changes, check)
                 for change in changes:
                     self._apply(change)
-            return changes
+
+        await self._to_its_end(make)
+        return changes
+
+    async def _to_its_end(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Under the lock. A caller that is cancelled before it has the lock takes its work along; later it goes alone,
+        and the work keeps the lock until it is done."""
+        await self._lock.acquire()
+        task = asyncio.create_task(work())
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
+        await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._lock.release()
+        if not task.cancelled():
+            task.exception()  # its caller may be gone; asyncio would complain that nobody has looked at it
 
     async def note(self, *events: Event) -> None:
         """Commit what changes no worker. It need not wait for those that do."""
@@ -141,12 +165,14 @@ class Fleet:
         try:
             async with self._door:
                 if mine.outcome is None:
-                    waiting = (each for each in self._joining if each.outcome is None)
-                    async with self._lock:
-                        await self._let_in(list(islice(waiting, _MOST_JOINS)))
+                    await self._to_its_end(self._let_all_in)
         finally:
             del self._joining[mine]
         return mine.joined()
+
+    async def _let_all_in(self) -> None:
+        waiting = (each for each in self._joining if each.outcome is None)
+        await self._let_in(list(islice(waiting, _MOST_JOINS)))
 
     async def _let_in(self, batch: Sequence[_Joining]) -> None:
         """Sets the outcome of each. What breaks it off leaves those without one to the next in the row."""

@@ -94,4 +94,4 @@ class Gate:
         if self.dead:
             if _VISITOR.get():
                 raise StoreUnavailable("the controller's process has died")
-            await asyncio.get_running_loop().create_future()
+            raise asyncio.CancelledError  # it ends here, and so does whatever waits for it

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from gridtide.control.fleet import Fleet, Joined
+from gridtide.control.fleet import Fleet, Joined, moved
 from gridtide.control.lease import LeaseKeeper
 from gridtide.errors import AccessDenied, Conflict, GridtideError, StoreError, StoreUnavailable
 from gridtide.model.ids import WorkerId
-from gridtide.model.workers import WorkerState
+from gridtide.model.reasons import Cause, Reason
+from gridtide.model.workers import Worker, WorkerState
 from gridtide.store.memory import MemoryFleetStore
-from gridtide.store.ports import Join, Lease, Owner, Traded
+from gridtide.store.ports import Change, Join, Lease, Owner, Traded, UpdateWorker, no_check
 from tests.unit.store.values import NOW, S, digest, event, way_to, worker
 
 
@@ -26,7 +27,7 @@ class HandClock:
 
 
 class SlowStore(MemoryFleetStore):
-    """Whose joins wait until they may, and then may fail."""
+    """Whose joins and commits wait until they may; joins may fail then."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,9 +35,20 @@ class SlowStore(MemoryFleetStore):
         self.go.set()
         self.batches: list[list[str]] = []
         self.refuses: dict[str, GridtideError] = {}
+        self.commits = 0
+        self.record = asyncio.Event()
+        self.record.set()
+        self.begun = asyncio.Event()
+
+    async def commit(self, lease: Lease, changes: Sequence[Change], check: Callable[[], None] = no_check) -> None:
+        self.commits += 1
+        self.begun.set()
+        await self.record.wait()
+        await super().commit(lease, changes, check)
 
     async def join(self, lease: Lease, joins: Sequence[Join]) -> Sequence[Traded | AccessDenied | Conflict]:
         self.batches.append([each.worker for each in joins])
+        self.begun.set()
         await self.go.wait()
         for each in joins:
             if each.worker in self.refuses:
@@ -56,6 +68,8 @@ async def booted(*names: str, state: WorkerState = S.BOOTING) -> tuple[Fleet, Sl
         await store.commit(lease, way_to(state, worker(name)))
     fleet = Fleet(store, keeper)
     await fleet.load(NOW)
+    store.commits = 0
+    store.begun.clear()
     return fleet, store
 
 
@@ -73,7 +87,7 @@ async def test_those_who_wait_are_let_in_together() -> None:
     store.go.set()
     joined = await asyncio.gather(*asked)
     assert [each.worker.id for each in joined] == NAMES
-    assert [len(batch) for batch in store.batches] == [1, 256, 43]
+    assert [len(batch) for batch in store.batches] == [256, 44]
     assert len(fleet.in_state(WorkerState.JOINED)) == 300
     told = [each.event for each in await store.events(limit=1000) if each.event.text.startswith("joined")]
     assert [each.subject for each in told] == NAMES
@@ -117,7 +131,7 @@ async def test_a_store_that_is_down_is_asked_once_for_all_of_them() -> None:
     store.go.set()
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
-    assert store.batches == [NAMES[:1], NAMES[1:5]]
+    assert store.batches == [NAMES[:5]]
     store.refuses = {}
     assert (await join(fleet, NAMES[0])).worker.state is WorkerState.JOINED
 
@@ -125,14 +139,18 @@ async def test_a_store_that_is_down_is_asked_once_for_all_of_them() -> None:
 async def test_one_that_goes_away_holds_up_nobody() -> None:
     fleet, store = await booted(*NAMES[:4])
     store.go.clear()
-    asked = [asyncio.ensure_future(join(fleet, name)) for name in NAMES[:4]]
+    first = asyncio.ensure_future(join(fleet, NAMES[0]))
+    await store.begun.wait()
+    asked = [first, *(asyncio.ensure_future(join(fleet, name)) for name in NAMES[1:4])]
     await asyncio.sleep(0)
     asked[0].cancel()  # it is being let in
     asked[2].cancel()  # it waits
+    await asyncio.sleep(0)
     store.go.set()
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert [isinstance(outcome, Joined) for outcome in outcomes] == [False, True, False, True]
     assert store.batches == [NAMES[:1], [NAMES[1], NAMES[3]]]
+    assert [fleet.workers[WorkerId(name)].state for name in NAMES[:3]] == [S.JOINED, S.JOINED, S.BOOTING]
     assert (await join(fleet, NAMES[2])).worker.state is WorkerState.JOINED
 
 
@@ -151,7 +169,48 @@ async def test_a_change_waits_for_those_who_are_being_let_in_and_not_for_the_who
     await asyncio.sleep(0)
     store.go.set()
     await asyncio.gather(changing, *asked)
-    assert seen == [1]
+    assert seen == [256]
+
+
+async def test_a_change_that_was_begun_is_made_and_seen_though_its_caller_is_gone() -> None:
+    """Otherwise every later change would meet a record that is other than the fleet believes."""
+    fleet, store = await booted("grid-a", "grid-b")
+    store.record.clear()
+    failed = moved(fleet.workers[WorkerId("grid-a")], S.FAILED, Reason(Cause.NEVER_JOINED, "late"), NOW)
+    begun = asyncio.ensure_future(fleet.change(lambda _: [UpdateWorker(S.BOOTING, failed)]))
+    await store.begun.wait()
+    waits = asyncio.ensure_future(fleet.change(lambda _: [event()]))
+    await asyncio.sleep(0)
+    begun.cancel()
+    waits.cancel()
+    seen: dict[WorkerId, Worker] = {}
+
+    def look(workers: Mapping[WorkerId, Worker]) -> Sequence[Change]:
+        seen.update(workers)
+        return []
+
+    later = asyncio.ensure_future(fleet.change(look))
+    await asyncio.sleep(0)
+    assert seen == {}, "nobody looks at workers of which one is being changed"
+    store.record.set()
+    await asyncio.gather(begun, waits, later, return_exceptions=True)
+    assert (begun.cancelled(), waits.cancelled(), store.commits) == (True, True, 1)
+    assert seen[WorkerId("grid-a")].state is S.FAILED
+
+
+async def test_a_change_that_is_refused_lets_the_next_one_in() -> None:
+    fleet, _ = await booted("grid-a")
+    wrong = moved(fleet.workers[WorkerId("grid-a")], S.DRAINING, Reason(Cause.IDLE, "idle"), NOW)
+    with pytest.raises(Conflict):
+        await fleet.change(lambda _: [UpdateWorker(S.JOINED, wrong)])
+
+    def stumble(_workers: object) -> Sequence[Change]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fleet.change(stumble)
+    await fleet.change(lambda _: [event()])
+    assert fleet.workers[WorkerId("grid-a")].state is S.BOOTING
 
 
 async def test_what_changes_no_worker_does_not_wait() -> None:
