@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from operator import attrgetter
@@ -19,7 +20,7 @@ from typing import Final
 from gridtide.control.boots import key_of
 from gridtide.control.lease import LeaseKeeper
 from gridtide.control.ledger import Ledger, reach_of
-from gridtide.errors import GridtideError, LeaseLost, NotFound, StoreError, StoreUnavailable
+from gridtide.errors import Conflict, GridtideError, LeaseLost, NotFound, StoreError, StoreUnavailable
 from gridtide.model.boots import Boot, BootReport, phases_of
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import GroupName, WorkerId
@@ -56,6 +57,8 @@ class Fleet:
         self._under_way: set[asyncio.Task[None]] = set()
         """The change that is being made, if one is: the event loop alone would let it be lost."""
         self._led_since = float("inf")
+        self._in_doubt = False
+        """Whether the store may hold other workers than these."""
         self._by_state: dict[WorkerState, dict[WorkerId, Worker]] = {state: {} for state in WorkerState}
         self.counts: Counter[tuple[GroupName, WorkerState]] = Counter()
         self._view: Mapping[WorkerId, Worker] | None = None
@@ -68,6 +71,7 @@ class Fleet:
         answered: if the queue never heard of it, it lists the worker as draining, and that is then believed.
         """
         async with self._lock:
+            self._in_doubt = False
             self.workers, self.counts = {}, Counter()
             self._view = self._oldest_first = None
             self._by_state = {state: {} for state in WorkerState}
@@ -115,14 +119,38 @@ class Fleet:
 
         async def make() -> None:
             nonlocal changes
+            await self._be_sure()
             changes = decide(self.workers)
             if changes:
-                await self._store.commit(self._keeper.lease, changes, check)
+                with self._doubting():
+                    await self._store.commit(self._keeper.lease, changes, check)
                 for change in changes:
                     self._apply(change)
 
         await self._to_its_end(make)
         return changes
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """A store that does not answer may have recorded what it was given, and one that finds other workers than were
+        decided on has: nothing more is decided on these before they are read again."""
+        try:
+            yield
+        except (StoreUnavailable, Conflict):
+            self._in_doubt = True
+            raise
+
+    async def _be_sure(self) -> None:
+        if not self._in_doubt:
+            return
+        stored = {worker.id: worker for worker in await self._store.workers()}
+        wishes = dict(await self._store.wishes())
+        gone = [await self._store.worker(name) for name in self.workers.keys() - stored.keys()]
+        for worker in (*stored.values(), *gone):
+            if worker is not None and self.workers.get(worker.id) != worker:
+                self._apply(UpdateWorker(worker.state, worker))
+        self.wishes = wishes
+        self._in_doubt = False
 
     async def _to_its_end(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Under the lock. A caller that is cancelled before it has the lock takes its work along; later it goes alone,
@@ -176,11 +204,13 @@ class Fleet:
 
     async def _let_in(self, batch: Sequence[_Joining]) -> None:
         """Sets the outcome of each. What breaks it off leaves those without one to the next in the row."""
-        for each in batch:
-            each.look(self.workers.get(each.join.worker), self._led_since)
         outcomes: Sequence[Traded | GridtideError]
         try:
-            outcomes = await self._store.join(self._keeper.lease, [each.join for each in batch])
+            await self._be_sure()
+            for each in batch:
+                each.look(self.workers.get(each.join.worker), self._led_since)
+            with self._doubting():
+                outcomes = await self._store.join(self._keeper.lease, [each.join for each in batch])
         except StoreError as error:
             if len(batch) > 1 and not isinstance(error, StoreUnavailable | LeaseLost):
                 for each in batch:  # what the database refuses of one must not concern the others

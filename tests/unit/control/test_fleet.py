@@ -13,9 +13,10 @@ from gridtide.control.lease import LeaseKeeper
 from gridtide.errors import AccessDenied, Conflict, GridtideError, StoreError, StoreUnavailable
 from gridtide.model.ids import WorkerId
 from gridtide.model.reasons import Cause, Reason
+from gridtide.model.rules import Wishes
 from gridtide.model.workers import Worker, WorkerState
 from gridtide.store.memory import MemoryFleetStore
-from gridtide.store.ports import Change, Join, Lease, Owner, Traded, UpdateWorker, no_check
+from gridtide.store.ports import Change, Join, Lease, Owner, SetWishes, Traded, UpdateWorker, no_check
 from tests.unit.store.values import NOW, S, digest, event, way_to, worker
 
 
@@ -35,6 +36,9 @@ class SlowStore(MemoryFleetStore):
         self.go.set()
         self.batches: list[list[str]] = []
         self.refuses: dict[str, GridtideError] = {}
+        self.reads_fail = 0
+        self.silent = False
+        """What it is given is recorded, and nobody is told."""
         self.commits = 0
         self.record = asyncio.Event()
         self.record.set()
@@ -45,6 +49,7 @@ class SlowStore(MemoryFleetStore):
         self.begun.set()
         await self.record.wait()
         await super().commit(lease, changes, check)
+        self._answer()
 
     async def join(self, lease: Lease, joins: Sequence[Join]) -> Sequence[Traded | AccessDenied | Conflict]:
         self.batches.append([each.worker for each in joins])
@@ -53,7 +58,24 @@ class SlowStore(MemoryFleetStore):
         for each in joins:
             if each.worker in self.refuses:
                 raise self.refuses[each.worker]
-        return await super().join(lease, joins)
+        outcomes = await super().join(lease, joins)
+        self._answer()
+        return outcomes
+
+    async def workers(self) -> Sequence[Worker]:
+        if self.reads_fail:
+            self.reads_fail -= 1
+            raise StoreUnavailable("it cannot be read")
+        return await super().workers()
+
+    @property
+    def lease(self) -> Lease:
+        assert self._lease is not None
+        return self._lease
+
+    def _answer(self) -> None:
+        if self.silent:
+            raise StoreUnavailable("the connection was lost")
 
 
 NAMES = [f"grid-{number:03}" for number in range(300)]
@@ -132,6 +154,10 @@ async def test_a_store_that_is_down_is_asked_once_for_all_of_them() -> None:
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
     assert store.batches == [NAMES[:5]]
+    asked = [asyncio.ensure_future(join(fleet, name)) for name in NAMES[:5]]
+    store.reads_fail = 1
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert [str(outcome) for outcome in outcomes] == ["it cannot be read"] * 5
     store.refuses = {}
     assert (await join(fleet, NAMES[0])).worker.state is WorkerState.JOINED
 
@@ -196,6 +222,49 @@ async def test_a_change_that_was_begun_is_made_and_seen_though_its_caller_is_gon
     await asyncio.gather(begun, waits, later, return_exceptions=True)
     assert (begun.cancelled(), waits.cancelled(), store.commits) == (True, True, 1)
     assert seen[WorkerId("grid-a")].state is S.FAILED
+
+
+async def test_what_a_store_has_recorded_without_an_answer_is_read_before_the_next_change() -> None:
+    """PostgreSQL ends in the middle of a commit, and is back later than is waited for."""
+    fleet, store = await booted("grid-a", "grid-b", "grid-c", "grid-d")
+    a, b = (fleet.workers[WorkerId(name)] for name in ("grid-a", "grid-b"))
+    late, wishes = Reason(Cause.NEVER_JOINED, "late"), Wishes(maximum=3)
+    failed = moved(b, S.FAILED, late, NOW)
+    changes: list[Change] = [
+        UpdateWorker(S.BOOTING, moved(a, S.FAILED, late, NOW)),
+        UpdateWorker(S.BOOTING, failed),
+        UpdateWorker(S.FAILED, moved(failed, S.GONE, late, NOW)),
+        SetWishes(a.group, wishes),
+    ]
+    store.silent = True
+    with pytest.raises(StoreUnavailable):
+        await fleet.change(lambda _: changes)
+    assert {worker.state for worker in fleet.workers.values()} == {S.BOOTING}
+    with pytest.raises(StoreUnavailable):
+        await join(fleet, "grid-c")
+    store.silent = False
+    assert (await join(fleet, "grid-d")).worker.state is S.JOINED
+    states = {worker.id: worker.state for worker in fleet.workers.values()}
+    assert states == {a.id: S.FAILED, "grid-c": S.JOINED, "grid-d": S.JOINED}
+    assert fleet.wishes == {a.group: wishes}
+    assert +fleet.counts == Counter((each.group, each.state) for each in fleet.workers.values())
+
+
+async def test_a_record_that_is_other_than_believed_is_read_before_the_next_change() -> None:
+    fleet, store = await booted("grid-a")
+    known = fleet.workers[WorkerId("grid-a")]
+    failed, by_hand = (
+        moved(known, S.FAILED, Reason(cause, "x"), NOW) for cause in (Cause.NEVER_JOINED, Cause.OPERATOR)
+    )
+    await store.commit(store.lease, [UpdateWorker(S.BOOTING, failed)])
+
+    def fail(workers: Mapping[WorkerId, Worker]) -> Sequence[Change]:
+        return [UpdateWorker(S.BOOTING, by_hand)] if workers[known.id] == known else []
+
+    with pytest.raises(Conflict):
+        await fleet.change(fail)
+    assert await fleet.change(fail) == []
+    assert fleet.workers[known.id] == failed
 
 
 async def test_a_change_that_is_refused_lets_the_next_one_in() -> None:
