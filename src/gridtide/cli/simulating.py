@@ -156,7 +156,8 @@ def _plain_policy(name: str) -> Policy:
         known = f"there are: {', '.join(POLICIES.names())}"
         raise WrongUsage(f"no policy is called {name[:40]!r}", where="--policy", remedy=known) from None
     except ValidationError as error:
-        missing = ", ".join(str(each["loc"][0]) for each in error.errors())
+        # A package's policy may refuse the table as a whole: then there is no key to name.
+        missing = ", ".join(str(each["loc"][0]) if each["loc"] else each["msg"] for each in error.errors())
         remedy = "write them in a site file, and name it with --site"
         raise WrongUsage(f"{name} needs settings: {missing}", where="--policy", remedy=remedy) from None
 
