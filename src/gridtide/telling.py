@@ -71,6 +71,7 @@ def example(site: Site, found: Tellings, group: GroupName, cloud: CloudName) -> 
         created=0.0,
         reason=Reason(Cause.LAUNCH_CALLED, "an example"),
         image=site.groups[group].image,
+        queue=QueueName(site.groups[group].queue),
     )
     return worker, user_data(worker, EXAMPLE_TOKEN, telling)
 

@@ -14,7 +14,7 @@ from gridtide.control.assembly import Assembly
 from gridtide.control.spawning import Spawning
 from gridtide.errors import AccessDenied, Conflict, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.actions import Launch, Plan
-from gridtide.model.ids import GroupName, WorkerId
+from gridtide.model.ids import GroupName, QueueName, WorkerId
 from gridtide.model.reasons import Cause
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import WorkerState
@@ -246,8 +246,15 @@ async def test_a_new_site_file_is_taken_over_and_one_that_loses_workers_is_not()
         site.queue.submit(1, duration=60)
         site.controller.queue_changed(QUEUE)
         await site.until(lambda: site.machines() == 3, within=MINUTE)
-        for lost in (replace(before, clouds={}), replace(before, rules=replace(before.rules, groups={}))):
-            site.controller._reread = lambda lost=lost: (lost, "less")
+        rules = before.rules
+        moved = replace(rules.groups[GROUP], queue=QueueName("other"))
+        for lost in (
+            replace(rules, clouds={}),
+            replace(rules, groups={}),
+            replace(rules, groups={GROUP: moved}, queues=(QUEUE, moved.queue)),
+            replace(rules, groups={GROUP: moved}, queues=(moved.queue,)),
+        ):
+            site.controller._reread = lambda lost=lost: (replace(before, rules=lost), "less")
             with pytest.raises(SiteFileError, match="still exist"):
                 await site.controller.reload()
         site.controller._reread = None
@@ -314,6 +321,64 @@ async def test_workers_of_a_group_that_has_left_the_site_file_are_drained() -> N
         await site.until(lambda: old.id not in site.controller.workers, within=30 * MINUTE)
         await site.until(lambda: site.queue.count(FakeJobState.DONE) == 2, within=30 * MINUTE)
         assert site.launches() == 2
+
+
+@scenario
+async def test_workers_of_a_queue_that_is_their_groups_no_more_are_drained_by_it() -> None:
+    """Start: a worker runs a job of one queue, another machine boots. Do: the controller is started anew, and their
+    group has another queue, where a job waits.
+
+    Expected: that is said; no job of either queue waits for a worker that cannot take it; the first worker's job ends by
+    itself, both are drained by their own queue and returned, and the job of the other queue gets a machine of its own.
+    """
+    async with Site(maximum=3, queues=2) as site:
+        await busy_site(site, jobs=1, duration=600)
+        (old,) = site.workers
+        assert old.queue == QUEUE
+        site.submit(1, duration=60)
+        await site.until(lambda: site.launches() == 2, within=MINUTE)
+        await site.kill()
+        other = site.queues[1].name
+        site._group = replace(site._group, queue=other)
+        await site.up()
+        said = [recorded.event.text for recorded in await site.store.events(kind="site")]
+        assert said == [
+            f"2 worker(s) of groups.{GROUP} still exist, and work for queue {QUEUE}, which is the group's no more: "
+            "they are drained and returned"
+        ]
+        site.submit(1, queue=1, duration=60)
+        await site.until(lambda: site.queues[1].count(FakeJobState.DONE) == 1, within=10 * MINUTE)
+        assert old.id in site.controller.workers  # its job still runs
+        await site.until(lambda: old.id not in site.controller.workers, within=30 * MINUTE)
+        assert site.queues[0].count(FakeJobState.DONE) >= 1
+        assert site.queues[0].count(FakeJobState.RUNNING) == 0
+        await site.until(lambda: site.machines() == 0, within=HOUR)
+        assert site.launches() == 3
+
+
+@scenario
+async def test_a_queue_under_another_name_keeps_its_workers() -> None:
+    """Start: a worker runs a job. Do: the controller is started anew, and the queue has another name in the site file.
+
+    Expected: that is said; the worker takes the next job, and is drained and returned when there is none.
+    """
+    async with Site(maximum=2) as site:
+        await busy_site(site, jobs=1, duration=600)
+        await site.kill()
+        site.queue.name = QueueName("renamed")
+        site.world._queues["renamed"] = site.queue
+        site._group = replace(site._group, queue=site.queue.name)
+        await site.up()
+        said = [recorded.event.text for recorded in await site.store.events(kind="site")]
+        assert said == [
+            f"1 worker(s) of queues.{QUEUE} still exist, which the site file does not name: "
+            "their group's queue, renamed, is taken for it"
+        ]
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 1, within=30 * MINUTE)
+        site.submit(1, duration=60)
+        await site.until(lambda: site.queue.count(FakeJobState.DONE) == 2, within=10 * MINUTE)
+        await site.until(lambda: site.machines() == 0, within=30 * MINUTE)
+        assert site.launches() == 1
 
 
 def test_spawned_workers_live_and_end_by_their_own_word(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ killed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from random import Random
@@ -109,10 +109,6 @@ class Controller:
         self._memory: Mapping[GroupName, GroupMemory] = {}
         self._queue_memory: Mapping[QueueName, QueueMemory] = {}
         self._known_strays: set[MachineRef] = set()
-        self._lost: Set[WorkerId] = frozenset()
-        """Workers of groups that the site file had no more at the start."""
-        self._queue_of_lost: dict[WorkerId, QueueName] = {}
-        """The queues that list them."""
         self._boots = BootMemory()
         self._planner = Planner()
         self._started = clock.now()
@@ -127,9 +123,7 @@ class Controller:
         await self._fleet.load(self._clock.now())
         self._boots.load(await self._store.boots(limit=_BOOTS))
         self._started = self._clock.now()
-        groups = self._assembly.rules.groups
-        self._lost = {worker.id for worker in self._fleet.workers.values() if worker.group not in groups}
-        told = operating.lost_events(self._assembly, self._fleet.workers, now=self._started)
+        told = operating.lost_events(self.rules, self._fleet.workers.values(), now=self._started)
         for event in told:
             log.error("the site file has lost workers", what=event.text, remedy="name again what it named before")
         if told:
@@ -270,7 +264,6 @@ class Controller:
     def _follow(self, snapshot: Snapshot, decided: Plan, record: Record) -> None:
         """Start the calls that the recorded plan asks for. None of them is waited for."""
         now = self._clock.now()
-        self._find_queues_of_lost(snapshot)
         for worker in record.failed:
             self._learn_from_failure(worker, now)
         for forgotten in record.drain_again:
@@ -331,22 +324,9 @@ class Controller:
         return [*tagged, *(machine for machine in ending.values() if machine is not None)]
 
     def _hands_of(self, worker: Worker | None, order: Callable[[QueueHands, WorkerId], None]) -> None:
-        queue = None if worker is None else self._queue_of(worker)
+        queue = None if worker is None else self.rules.queue_of(worker)
         if worker is not None and queue in self._queue_hands:
             order(self._queue_hands[queue], worker.id)
-
-    def _queue_of(self, worker: Worker) -> QueueName | None:
-        """Of a group that the site file has no more: the one that lists the worker, once one does."""
-        rules = self._assembly.rules.groups.get(worker.group)
-        return self._queue_of_lost.get(worker.id) if rules is None else rules.queue
-
-    def _find_queues_of_lost(self, snapshot: Snapshot) -> None:
-        self._lost &= self._fleet.workers.keys()
-        for queue, view in snapshot.queues.items() if self._lost else ():
-            listed = last_known(view.nodes)
-            for node in () if listed is None else listed.value:
-                if node.worker is not None and node.worker in self._lost:
-                    self._queue_of_lost[node.worker] = queue
 
     # --- what spawning asks
 
@@ -416,7 +396,7 @@ class Controller:
 
     def _make_queue_hands(self, name: QueueName) -> QueueHands:
         def mine(worker: WorkerId) -> bool:
-            return self._queue_of(self._fleet.workers[worker]) == name
+            return self.rules.queue_of(self._fleet.workers[worker]) == name
 
         return QueueHands(
             self._assembly.queues[name],
@@ -522,15 +502,19 @@ class Controller:
         joined = outcome.worker
         if outcome.boot is not None and outcome.learned:
             self._boots.joined(outcome.boot)
-        group = self._assembly.rules.groups.get(joined.group)
-        if group is None:
-            raise Conflict(f"group {joined.group} is not in the site file any more", where=joined.id)
-        orders = await self._assembly.queues[group.queue].join(joined, host)
+        queue = self.rules.queue_of(joined)
+        if queue is None:
+            raise Conflict(f"neither group {joined.group} nor its queue are in the site file any more", where=joined.id)
+        orders = await self._assembly.queues[queue].join(joined, host)
         if joined.launched is not None:
             self._breaker(joined.cloud).joined((joined.zone, joined.shape.name), self._launched(joined))
         self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), 0, 0.0, draining=False)
-        self.queue_changed(group.queue)
-        return JoinAnswer(joined, group.lease, self._heartbeat(joined), orders, outcome.boot)
+        self.queue_changed(queue)
+        return JoinAnswer(joined, self._lease(joined), self._heartbeat(joined), orders, outcome.boot)
+
+    def _lease(self, worker: Worker) -> float:
+        group = self.rules.groups.get(worker.group)
+        return group.lease if group is not None else _LEASE_WITHOUT_GROUP
 
     def _heartbeat(self, worker: Worker) -> float:
         return self._assembly.heartbeats.get(worker.group, self._assembly.timing.heartbeat)
@@ -561,9 +545,7 @@ class Controller:
         self._fleet.heartbeats[worker] = Heartbeat(self._clock.now(), running, load, draining)
         answer = self._alive.get((known.group, known.state))
         if answer is None:
-            group = self._assembly.rules.groups.get(known.group)
-            lease = group.lease if group is not None else _LEASE_WITHOUT_GROUP
-            answer = AliveAnswer(_ORDERS.get(known.state, Order.CONTINUE), lease, self._heartbeat(known))
+            answer = AliveAnswer(_ORDERS.get(known.state, Order.CONTINUE), self._lease(known), self._heartbeat(known))
             self._alive[known.group, known.state] = answer
         return answer
 
@@ -575,9 +557,9 @@ class Controller:
         said = Event(now, "worker", worker, f"worker:{worker}", None, f"says it is done: {text}", group=known.group)
         await self._fleet.note(said)
         self._observer.ask_cloud(known.cloud)
-        group = self._assembly.rules.groups.get(known.group)
-        if group is not None:
-            self.queue_changed(group.queue)
+        queue = self.rules.queue_of(known)
+        if queue is not None:
+            self.queue_changed(queue)
 
     async def set_wishes(self, group: GroupName, wishes: Wishes, *, actor: str) -> None:
         """Change what operators want of a group."""
@@ -645,7 +627,7 @@ class Controller:
         if self._reread is None:
             raise Conflict("this site was not started from a file")
         assembly, told = self._reread()
-        operating.check_nothing_lost(self._assembly, assembly, self._fleet.workers)
+        operating.check_nothing_lost(self.rules, assembly.rules, self._fleet.workers.values())
         before = self._observer
         retired = self._assemble(assembly)
         self._observer.adopt(before)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from gridtide.control.assembly import Assembly
 from gridtide.control.fleet import event_of, moved
 from gridtide.errors import Conflict, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.ids import GroupName, WorkerId
@@ -95,43 +95,65 @@ def undrain_changes(
     return changes
 
 
-def lost(assembly: Assembly, workers: Mapping[WorkerId, Worker]) -> Mapping[str, Set[WorkerId]]:
-    """Workers of clouds that the site file does not name (``clouds.NAME``); of the others, those of groups that it does
-    not name (``groups.NAME``)."""
-    found: dict[str, set[WorkerId]] = {}
-    for worker in workers.values():
-        if worker.cloud not in assembly.clouds:
-            found.setdefault(f"clouds.{worker.cloud}", set()).add(worker.id)
-        elif worker.group not in assembly.rules.groups:
-            found.setdefault(f"groups.{worker.group}", set()).add(worker.id)
-    return found
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a site file says no more of workers that exist."""
+
+    where: str
+    """The place in the site file."""
+    what: str
+    fate: str
+    """What becomes of them, when a site is started with it."""
 
 
-def check_nothing_lost(before: Assembly, after: Assembly, workers: Mapping[WorkerId, Worker]) -> None:
-    """SiteFileError when a new site file does not name the cloud, or the group, of workers any more."""
+def _lost(worker: Worker, rules: SiteRules) -> Lost | None:
+    queue, group = rules.queue_of(worker), rules.groups.get(worker.group)
+    unnamed = "which the site file does not name"
+    if worker.cloud not in rules.clouds:
+        return Lost(f"clouds.{worker.cloud}", unnamed, "nobody can end their machines")
+    if queue is None:
+        return Lost(f"groups.{worker.group}", f"{unnamed}, nor their queue", "nobody can drain them")
+    if worker.queue not in (None, queue):
+        return Lost(f"queues.{worker.queue}", unnamed, f"their group's queue, {queue}, is taken for it")
+    if group is None:
+        return Lost(f"groups.{worker.group}", unnamed, "they are drained and returned")
+    if group.queue != queue:
+        text = f"and work for queue {queue}, which is the group's no more"
+        return Lost(f"groups.{worker.group}", text, "they are drained and returned")
+    return None
+
+
+def lost(rules: SiteRules, workers: Iterable[Worker]) -> Mapping[Lost, int]:
+    """How many workers there are of clouds, queues or groups that the site file does not name any more, or of groups
+    that have another queue now."""
+    found = (_lost(worker, rules) for worker in workers)
+    return Counter(each for each in found if each is not None)
+
+
+def check_nothing_lost(before: SiteRules, after: SiteRules, workers: Iterable[Worker]) -> None:
+    """SiteFileError when a new site file loses workers that the one before did not."""
     known = lost(before, workers)
-    for where, names in lost(after, workers).items():
-        if where not in known:
+    for each, number in lost(after, workers).items():
+        if each not in known:
             raise SiteFileError(
-                f"{len(names)} worker(s) of {where} still exist",
-                where=where,
-                remedy="set the group's maximum to 0, wait until they are gone, then remove it",
+                f"{number} worker(s) of {each.where} still exist, {each.what}",
+                where=each.where,
+                remedy="set the group's maximum to 0, wait until they are gone, then change the file",
             )
 
 
-def lost_events(assembly: Assembly, workers: Mapping[WorkerId, Worker], *, now: float) -> Sequence[Event]:
+def lost_events(rules: SiteRules, workers: Iterable[Worker], *, now: float) -> Sequence[Event]:
     """What to tell of them at a start. It does not fail for it: all other workers need their controller."""
     return [
         Event(
             now,
             "site",
-            assembly.rules.name,
+            rules.name,
             "controller",
             None,
-            f"{len(names)} worker(s) of {where} still exist, which the site file does not name: "
-            + ("nobody can end their machines" if where.startswith("clouds.") else "they are drained and returned"),
+            f"{number} worker(s) of {each.where} still exist, {each.what}: {each.fate}",
         )
-        for where, names in lost(assembly, workers).items()
+        for each, number in lost(rules, workers).items()
     ]
 
 

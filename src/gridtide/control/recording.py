@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from gridtide.control.evidence import of_cloud, of_queue
 from gridtide.control.fleet import event_of, moved
 from gridtide.model.actions import Action, Advance, Drain, Launch, Terminate, TerminateStray, Undrain
-from gridtide.model.ids import CloudName, GroupName, MachineId, WorkerId
+from gridtide.model.ids import CloudName, GroupName, MachineId, QueueName, WorkerId
 from gridtide.model.machines import MachineRef
 from gridtide.model.reasons import Reason
 from gridtide.model.rules import SiteRules
@@ -52,7 +52,7 @@ class Recorder:
         self._now = now
         self._new_id = new_id
         self._known_strays = known_strays
-        self._told: dict[tuple[GroupName, CloudName], Mapping[str, Json]] = {}
+        self._told: dict[tuple[QueueName | None, CloudName], Mapping[str, Json]] = {}
         self.record = Record()
 
     def take(self, action: Action) -> None:
@@ -83,7 +83,8 @@ class Recorder:
         return self._moved.get(name) or (worker if known else None)
 
     def _launch(self, action: Launch) -> None:
-        evidence = self._evidence(action.group, action.cloud)
+        rules = self._rules.groups[action.group]
+        evidence = self._evidence(rules.queue, action.cloud)
         for _ in range(action.count):
             worker = Worker(
                 id=self._new_id(action.group),
@@ -97,7 +98,8 @@ class Recorder:
                 since=self._now,
                 created=self._now,
                 reason=action.reason,
-                image=self._rules.groups[action.group].image,
+                image=rules.image,
+                queue=rules.queue,
             )
             self._moved[worker.id] = worker
             self.record.changes += [
@@ -128,7 +130,7 @@ class Recorder:
                 next_worker,
                 actor="controller",
                 now=self._now,
-                evidence=self._evidence(worker.group, worker.cloud),
+                evidence=self._evidence(self._rules.queue_of(worker), worker.cloud),
             ),
         ]
         if after is WorkerState.GONE:
@@ -159,11 +161,10 @@ class Recorder:
                 )
             )
 
-    def _evidence(self, group: GroupName, cloud: CloudName) -> Mapping[str, Json]:
-        """The same for all workers of a group in a cloud: it counts what is listed, which may be thousands."""
-        known = self._told.get((group, cloud))
+    def _evidence(self, queue: QueueName | None, cloud: CloudName) -> Mapping[str, Json]:
+        """The same for all workers of a queue in a cloud: it counts what is listed, which may be thousands."""
+        known = self._told.get((queue, cloud))
         if known is None:
-            rules = self._rules.groups.get(group)
-            queue = {} if rules is None else of_queue(self._snapshot, rules.queue)
-            known = self._told[(group, cloud)] = {**queue, **of_cloud(self._snapshot, cloud)}
+            said = {} if queue is None else of_queue(self._snapshot, queue)
+            known = self._told[(queue, cloud)] = {**said, **of_cloud(self._snapshot, cloud)}
         return known

@@ -10,6 +10,7 @@ from gridtide.model.costs import Billing, Budget, Choose
 from gridtide.model.demand import Attribute
 from gridtide.model.ids import CloudName, Generation, GroupName, QueueName, ShapeName
 from gridtide.model.machines import Quota
+from gridtide.model.workers import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,19 @@ class SiteRules:
     warmup: float = 60.0
     """Seconds after the start for which a group waits for the first reading of *each* of its clouds; afterwards
     a cloud that has never answered only blocks what depends on it. Its queue is always waited for."""
+
+    def queue_of(self, worker: Worker) -> QueueName | None:
+        """The queue whose jobs the worker runs. One that is not among the queues any more may have another name now:
+        its group's is taken for it. None when there is no such group either."""
+        if worker.queue in self.queues:
+            return worker.queue
+        group = self.groups.get(worker.group)
+        return None if group is None else group.queue
+
+    def group_of(self, worker: Worker) -> GroupRules | None:
+        """The group that the worker works for; None when there is none of its name, or that has another queue now."""
+        group = self.groups.get(worker.group)
+        return group if group is not None and self.queue_of(worker) == group.queue else None
 
 
 @dataclass(frozen=True, slots=True)

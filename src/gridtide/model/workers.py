@@ -8,7 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, WorkerId, Zone
+from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, QueueName, WorkerId, Zone
 from gridtide.model.reasons import Reason
 from gridtide.model.resources import Shape
 
@@ -115,6 +115,9 @@ class Worker:
     """What its machine was booted from; None on clouds without images."""
     force_wanted: bool = False
     """An operator takes the responsibility: end it, whatever it runs."""
+    queue: QueueName | None = None
+    """Its group's queue when it was made: its machine works for that one, whatever the site file says later.
+    None: it was recorded before this was kept."""
 
 
 def may(before: WorkerState, after: WorkerState) -> bool:

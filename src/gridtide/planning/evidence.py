@@ -44,13 +44,13 @@ class Evidence:
         self.foreign_nodes = sightings.foreign_nodes
         self.machines = sightings.machines
         self.untagged = sightings.untagged
-        self._warming: dict[tuple[GroupName, CloudName | None], Reason | None] = {}
+        self._warming: dict[tuple[GroupName | None, CloudName | None], Reason | None] = {}
 
     # --- what belongs to what
 
     def group(self, worker: Worker) -> GroupRules | None:
-        """The worker's group; None when the site file has it no more."""
-        return self.rules.groups.get(worker.group)
+        """The worker's group; None when the site file has it no more, or has given it another queue."""
+        return self.rules.group_of(worker)
 
     def wishes(self, group: GroupName) -> Wishes:
         """What operators asked of the group."""
@@ -60,6 +60,9 @@ class Evidence:
         """Why the whole group ends, if it does."""
         if worker.group not in self.rules.groups:
             return Reason(Cause.WITHDRAWN, f"group {worker.group} is not in the site file any more")
+        if self.group(worker) is None:
+            now = self.rules.groups[worker.group].queue
+            return Reason(Cause.WITHDRAWN, f"it works for queue {worker.queue}, and group {worker.group} for {now} now")
         if self.wishes(worker.group).closing:
             return Reason(Cause.OPERATOR, f"an operator closes group {worker.group}")
         return None
@@ -101,10 +104,10 @@ class Evidence:
     def nodes_started(self, worker: Worker) -> float | None:
         """When the fresh list of nodes that would show the worker began; None when it is not fresh.
 
-        The queue of a group that the site file has no more is not known: then all queues must be fresh.
+        When the site file names neither its queue nor its group any more, all queues must be fresh.
         """
-        group = self.group(worker)
-        queues = [group.queue] if group is not None else sorted(self.snapshot.queues)
+        queue = self.rules.queue_of(worker)
+        queues = [queue] if queue is not None else sorted(self.snapshot.queues)
         started = [self.queue_nodes_started(queue) for queue in queues]
         known = [moment for moment in started if moment is not None]
         return min(known) if known and len(known) == len(started) else None
@@ -164,15 +167,22 @@ class Evidence:
 
     # --- warm-up
 
-    def warming(self, group: GroupName, cloud: CloudName | None = None) -> Reason | None:
-        """Why the group, or its workers in this cloud, are left alone: a source has not answered since the start."""
+    def warming_of(self, worker: Worker) -> Reason | None:
+        """Why the worker is left alone: a source has not answered since the start."""
+        return self.warming(worker.group if self.group(worker) is not None else None, worker.cloud)
+
+    def warming(self, group: GroupName | None, cloud: CloudName | None = None) -> Reason | None:
+        """Why the group, or its workers in this cloud, are left alone: a source has not answered since the start.
+
+        Without a group: those of no group, for which all queues are waited for.
+        """
         key = (group, cloud)
         if key not in self._warming:
             self._warming[key] = self._find_warming(group, cloud)
         return self._warming[key]
 
-    def _find_warming(self, group: GroupName, cloud: CloudName | None) -> Reason | None:
-        rules = self.rules.groups.get(group)
+    def _find_warming(self, group: GroupName | None, cloud: CloudName | None) -> Reason | None:
+        rules = None if group is None else self.rules.groups.get(group)
         queues = [rules.queue] if rules is not None else sorted(self.snapshot.queues)
         for queue in queues:
             view = self.queue(queue)

@@ -162,7 +162,7 @@ def _adopt(course: Course) -> None:
 
 
 def _held_by_warmup(course: Course, evidence: Evidence) -> bool:
-    warming = evidence.warming(course.worker.group, course.worker.cloud)
+    warming = evidence.warming_of(course.worker)
     if warming is not None:
         course.stay(warming)
     return warming is not None
@@ -395,7 +395,7 @@ def _contradiction(course: Course, dead: Reason, evidence: Evidence) -> str | No
     does. A machine in an error state may run on behind it, so there both together count for as long as the lease.
     """
     worker = course.worker
-    group = evidence.group(worker)
+    group = evidence.rules.groups.get(worker.group)
     silence = SILENCE
     if dead.cause is Cause.MACHINE_BROKEN and group is not None and evidence.works(worker.id) is not None:
         silence = max(silence, group.lease)
@@ -440,7 +440,7 @@ def _explain_joined(course: Course, evidence: Evidence) -> None:
 
 def _explain_listed(course: Course, seen: Seen, evidence: Evidence) -> None:
     worker = course.worker
-    group = evidence.group(worker)
+    group = evidence.rules.groups.get(worker.group)
     silence = evidence.now - evidence.heard(worker)
     if group is not None and silence > group.lease:
         course.stay(Reason(Cause.SILENT, f"not heard of for {seconds(silence)}; its queue lists it: it is left alone"))

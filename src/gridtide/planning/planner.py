@@ -127,8 +127,9 @@ def _scale(
 def _fleets(evidence: Evidence, courses: dict[WorkerId, Course], past: Past) -> dict[GroupName, Fleet]:
     members: dict[GroupName, list[Course]] = {name: [] for name in sorted(evidence.rules.groups)}
     for course in courses.values():
-        if course.worker.group in members:
-            members[course.worker.group].append(course)
+        group = evidence.group(course.worker)
+        if group is not None:
+            members[group.name].append(course)
     return {
         name: fleet_of(evidence.rules.groups[name], mine, evidence, past.groups[name]) for name, mine in members.items()
     }

@@ -142,6 +142,7 @@ def worker(value: Worker, *, now: float, why: Reason | None = None) -> JsonObjec
         "machine": value.machine,
         "shape": shape(value.shape),
         "image": value.image,
+        "queue": value.queue,
         "generation": value.generation,
         "single_use": value.single_use,
         "drain_wanted": value.drain_wanted,

@@ -201,9 +201,9 @@ async def _ask_queue(pilot: Pilot | None, worker: WorkerId, sign: _Sign) -> tupl
 def _pilot_of(service: Service, worker: WorkerId) -> Pilot | None:
     """The pilot queue when it serves this worker, as far as is known."""
     known = service.control.workers.get(worker)
-    group = None if known is None else service.control.rules.groups.get(known.group)
+    queue = None if known is None else service.control.rules.queue_of(known)
     served = service.settings.pilot_queues
-    return None if served is not None and group is not None and group.queue not in served else service.pilot
+    return None if served is not None and queue is not None and queue not in served else service.pilot
 
 
 @router.post("/v1/worker/done", status_code=204, openapi_extra=body_of("text"))

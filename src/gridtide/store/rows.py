@@ -41,6 +41,7 @@ WORKER_COLUMNS: Final = (
     workers.c.drain_wanted,
     workers.c.force_wanted,
     workers.c.image,
+    workers.c.queue,
 )
 """A worker's own record, in the order that :func:`worker_of` reads."""
 
@@ -58,7 +59,8 @@ def worker_of(row: Sequence[Any]) -> Worker:
     """A row that begins with WORKER_COLUMNS. Read by position: by name takes twice as long, and there are thousands."""
     (
         name, group, cloud, shape, cores, memory, disk, gpus, price, zone, generation, single_use, state, since,
-        created, cause, reason, machine, launched, joined, drain_wanted, force_wanted, image, *_more,
+        created, cause, reason, machine, launched, joined, drain_wanted, force_wanted, image, queue,
+        *_more,
     ) = row  # fmt: skip
     return Worker(
         id=name,
@@ -78,6 +80,7 @@ def worker_of(row: Sequence[Any]) -> Worker:
         drain_wanted=drain_wanted,
         force_wanted=force_wanted,
         image=image,
+        queue=queue,
     )
 
 
@@ -108,6 +111,7 @@ def row_of_worker(worker: Worker) -> dict[str, object]:
         "drain_wanted": worker.drain_wanted,
         "force_wanted": worker.force_wanted,
         "image": worker.image,
+        "queue": worker.queue,
     }
 
 

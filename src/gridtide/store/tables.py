@@ -87,6 +87,7 @@ workers: Final = Table(
     # New columns come last: a migration can only add them there.
     Column("image", Text),
     Column("context_reader", LargeBinary),
+    Column("queue", Text),
 )
 """Every worker that ever was, with the digests of its two tokens and its machine's description of itself."""
 

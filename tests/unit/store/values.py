@@ -9,7 +9,7 @@ from hashlib import sha256
 from gridtide.errors import GridtideError
 from gridtide.model.boots import Boot, BootKey, Phase
 from gridtide.model.demand import Attribute
-from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, ShapeName, WorkerId, Zone
+from gridtide.model.ids import CloudName, Generation, GroupName, MachineId, QueueName, ShapeName, WorkerId, Zone
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.resources import Resources, Shape
 from gridtide.model.workers import Worker, WorkerState
@@ -40,6 +40,7 @@ def worker(name: str = "grid-a", group: str = "grid", *, created: float = NOW) -
         since=created,
         created=created,
         reason=WANTED,
+        queue=QueueName("pool"),
     )
 
 
