@@ -54,7 +54,7 @@ class Fleet:
         self.undrain_answered: dict[WorkerId, float] = {}
         self.ledger = Ledger()
         self._joining: dict[_Joining, None] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._under_way: asyncio.Task[None] | None = None
         """The change that is being made, if one is: the event loop alone would let it be lost."""
         self._led_since = float("inf")
         self._in_doubt = False
@@ -156,13 +156,12 @@ class Fleet:
         """Under the lock. A caller that is cancelled before it has the lock takes its work along; later it goes alone,
         and the work keeps the lock until it is done."""
         await self._lock.acquire()
-        task = asyncio.create_task(work())
-        self._under_way.add(task)
-        task.add_done_callback(self._done)
-        await asyncio.shield(task)
+        self._under_way = asyncio.create_task(work())
+        self._under_way.add_done_callback(self._done)
+        await asyncio.shield(self._under_way)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+        self._under_way = None
         self._lock.release()
         if not task.cancelled():
             task.exception()  # its caller may be gone; asyncio would complain that nobody has looked at it
