@@ -6,7 +6,7 @@ gets the same boot time whatever else is launched beside it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
@@ -180,6 +180,23 @@ class SimulatedCloud(FakeCloud):
         return Quota(*parts)
 
     # --- looking
+
+    def within_quota(self, shapes: Iterable[Shape]) -> list[Shape]:
+        """Those of so many machines, asked for one after the other, that it would make."""
+        quota, held = self.quota, self._held
+        machines, cores, memory = held.machines, held.cores, held.memory
+        made: list[Shape] = []
+        for shape in shapes:
+            if quota.machines is not None and machines >= quota.machines:
+                break
+            more = shape.resources
+            if quota.cores is not None and cores + more.cores > quota.cores:
+                continue
+            if quota.memory is not None and memory + more.memory > quota.memory:
+                continue
+            machines, cores, memory = machines + 1, cores + more.cores, memory + more.memory
+            made.append(shape)
+        return made
 
     @property
     def offered(self) -> Mapping[ShapeName, Shape]:

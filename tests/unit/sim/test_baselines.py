@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,37 @@ ONE: Amount = (1, 0, 0, 0)
 
 
 def test_new_machines_are_counted_after_those_that_start() -> None:
-    assert lacking(sight((ONE, 17))) == [(8, 0, 0, 0), (8, 0, 0, 0), (1, 0, 0, 0)]
-    assert lacking(sight((ONE, 17), starting=2)) == [(1, 0, 0, 0)]
-    assert lacking(sight((ONE, 3), ((6, 7000, 0, 0), 1), ((9, 0, 0, 0), 1))) == [(8, 7000, 0, 0), (1, 0, 0, 0)]
+    assert lacking(sight((ONE, 17))) == [((8, 0, 0, 0), 2), ((1, 0, 0, 0), 1)]
+    assert lacking(sight((ONE, 17), starting=2)) == [((1, 0, 0, 0), 1)]
+    two = [((8, 7000, 0, 0), 1), ((1, 0, 0, 0), 1)]
+    assert lacking(sight((ONE, 3), ((6, 7000, 0, 0), 1), ((9, 0, 0, 0), 1))) == two
+
+
+kinds = st.lists(
+    st.tuples(st.tuples(st.integers(1, 9), st.integers(0, 9000), st.just(0), st.just(0)), st.integers(1, 40)),
+    max_size=6,
+    unique_by=lambda kind: kind[0],
+)
+
+
+@given(kinds, st.integers(0, 3))
+def test_first_fit_by_rows_is_first_fit_job_by_job(waiting: list[tuple[Amount, int]], starting: int) -> None:
+    rooms = [[8, 8000]] * starting
+    for (cores, memory, _, _), count in sorted(waiting, reverse=True):
+        for _ in range(count if cores <= 8 and memory <= 8000 else 0):
+            fits = (place for place, room in enumerate(rooms) if room[0] >= cores and room[1] >= memory)
+            place = next(fits, len(rooms))
+            rooms[place:] = rooms[place:] or [[8, 8000]]
+            rooms[place] = [rooms[place][0] - cores, rooms[place][1] - memory]
+    assert list(chain(*([need] * number for need, number in lacking(sight(*waiting, starting=starting))))) == [
+        (8 - cores, 8000 - memory, 0, 0) for cores, memory in rooms[starting:]
+    ]
+
+
+def test_thousands_of_jobs_cost_no_more_than_their_kinds() -> None:
+    many = sight(*(((1 + number % 8, 100 * number, 0, 0), 5000) for number in range(60)))
+    assert len(lacking(many)) < 4 * 60
+    assert sum(number for _, number in lacking(many)) > 60_000
 
 
 def test_the_cheapest_shape_that_holds_it() -> None:
@@ -209,7 +238,7 @@ def test_limits_and_faults(name: str) -> None:
 def test_a_model_that_would_end_everything_ends_no_job_and_keeps_the_minimum(drains: bool) -> None:
     def rogue(seen: Sight) -> Decision:
         every = tuple(each.worker for each in seen.in_use())
-        new = (seen.machine,) * len(lacking(seen))
+        new = (seen.machine,) * sum(number for _, number in lacking(seen))
         return Decision(launch=new, drain=every if drains else (), end=every)
 
     base = standard_setting()

@@ -162,6 +162,19 @@ async def test_quota_is_kept_over_many_launches_and_ends() -> None:
     assert cloud.use(Quota(cores=8, machines=2)) == [("machines", 2, 2), ("cores", 8, 2)]
 
 
+async def test_what_is_within_the_quota_is_what_it_would_make() -> None:
+    for quota in (Quota(), Quota(machines=3), Quota(cores=7), Quota(memory=5000), Quota(cores=5, machines=3)):
+        cloud, _ = make(replace(MODEL, quota=quota))
+        await cloud.launch([request("first")])
+        shapes = [LARGE, SMALL, LARGE, SMALL, LARGE]
+        asked = [replace(request(f"w{number}"), shape=shape.name) for number, shape in enumerate(shapes)]
+        told = cloud.within_quota(shapes)
+        answers = await cloud.launch(asked)
+        made = [shape for one, shape in zip(asked, shapes, strict=True) if isinstance(answers[one.worker], str)]
+        assert told == made
+        assert quota == Quota() or len(made) < len(shapes)
+
+
 def test_a_share_of_the_machines_is_taken_back() -> None:
     cloud, _ = make(replace(MODEL, reclaim=Reclaim(0.3, 1000.0)))
     after = [cloud.reclaim_after(WorkerId(f"w{number}")) for number in range(3000)]

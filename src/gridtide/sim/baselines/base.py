@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from math import ceil
 from typing import NamedTuple, TypeVar
 
@@ -126,30 +127,39 @@ def towards(sight: Sight, target: int) -> Decision:
     return Decision(end=tuple(each.worker for each in sight.idle[:-missing]))
 
 
-def lacking(sight: Sight) -> list[Amount]:
-    """What jobs would take of new machines of the one size, machine by machine: first fit, the largest jobs first.
-
-    Room of machines that are starting is filled before.
+def lacking(sight: Sight) -> list[tuple[Amount, int]]:
+    """What jobs would take of new machines of the one size, and of how many in a row the same: first fit, the largest
+    jobs first. Room of machines that are starting is filled before.
     """
-    free = [_amount(shape) for shape in sight.starting]
+    starting: _Rooms = [(room, len(list(alike))) for room, alike in groupby(map(_amount, sight.starting))]
     whole = _amount(sight.machine)
-    bins: list[Amount] = []
+    new: _Rooms = []
     for need, count in sorted(sight.waiting, reverse=True):
-        if not _times(whole, need):
+        each = _times(whole, need)
+        if not each:
             continue
-        for place, room in enumerate(free):
-            taken = min(_times(room, need), count)
-            free[place] = _less(room, need, taken)
-            count -= taken
-        for place, room in enumerate(bins):
-            taken = min(_times(room, need), count)
-            bins[place] = _less(room, need, taken)
-            count -= taken
-        while count:
-            taken = min(_times(whole, need), count)
-            bins.append(_less(whole, need, taken))
-            count -= taken
-    return [_minus(whole, room) for room in bins]
+        starting, left = _fill(starting, need, count)
+        new, left = _fill(new, need, left)
+        new += _fill([(whole, -(-left // each))], need, left)[0]
+    return [(_less(whole, room, 1), number) for room, number in new]
+
+
+_Rooms = list[tuple[Amount, int]]
+"""What is free, and on how many machines in a row. By a few of these, since thousands of jobs are of a few kinds."""
+
+
+def _fill(rooms: _Rooms, need: Amount, count: int) -> tuple[_Rooms, int]:
+    """First fit of so many jobs: what is free then, and how many found no place."""
+    after: _Rooms = []
+    for room, number in rooms:
+        each = _times(room, need)
+        full = min(count // each, number) if each else 0
+        rest = min(count - full * each, each) if full < number else 0  # on one machine more
+        after.append((_less(room, need, each), full))
+        after.append((_less(room, need, rest), 1 if rest else 0))
+        after.append((room, number - full - (1 if rest else 0)))
+        count -= full * each + rest
+    return [run for run in after if run[1]], count
 
 
 def _amount(shape: Shape) -> Amount:
@@ -164,10 +174,6 @@ def _times(room: Amount, need: Amount) -> int:
 
 def _less(room: Amount, need: Amount, times: int) -> Amount:
     return (room[0] - times * need[0], room[1] - times * need[1], room[2] - times * need[2], room[3] - times * need[3])
-
-
-def _minus(whole: Amount, room: Amount) -> Amount:
-    return _less(whole, room, 1)
 
 
 def smallest(shapes: Iterable[Shape], need: Amount) -> Shape | None:

@@ -29,7 +29,7 @@ def cluster_autoscaler(sight: Sight, added: float) -> tuple[Decision, float]:
 
     The utilisation threshold (0.5) makes no difference: what may not be moved keeps its node, however little it is.
     """
-    launch = (sight.machine,) * len(lacking(sight))
+    launch = (sight.machine,) * sum(number for _, number in lacking(sight))
     if launch:
         return Decision(launch=launch), sight.now
     if sight.now < added + AFTER_ADD:
@@ -43,7 +43,8 @@ def karpenter(sight: Sight) -> Decision:
 
     Consolidation of underutilised nodes moves pods, so jobs are marked ``do-not-disrupt`` and only emptiness is left.
     """
-    launch = tuple(smallest(sight.shapes, need) or sight.machine for need in lacking(sight))
+    chosen = [(smallest(sight.shapes, need) or sight.machine, number) for need, number in lacking(sight)]
+    launch = tuple(shape for shape, number in chosen for _ in range(number))
     ripe = [each.worker for each in sight.idle if sight.now - each.since >= VALIDATION]
     return Decision(launch=launch, end=tuple(ripe[: ceil(BUDGET * sight.joined)]))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -159,9 +159,11 @@ class _Hand:
         alive = self._cloud.machines_of(self._group.name)
         room = max(self._group.maximum - alive, 0)
         missing = max(self._group.minimum - alive, 0)
-        await self._launch((*decision.launch, *(self._shapes[:1] * (missing - len(decision.launch))))[:room])
+        wanted = (*decision.launch, *(self._shapes[:1] * (missing - len(decision.launch))))[:room]
+        # A full cloud is not asked: a rule that sees a long queue wants thousands of machines at each look.
+        await self._launch(self._cloud.within_quota(wanted))
 
-    async def _launch(self, shapes: tuple[Shape, ...]) -> None:
+    async def _launch(self, shapes: Sequence[Shape]) -> None:
         requests: list[LaunchRequest] = []
         sizes: dict[WorkerId, Shape] = {}
         for shape in shapes:
