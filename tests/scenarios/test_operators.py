@@ -15,12 +15,12 @@ from gridtide.control.spawning import Spawning
 from gridtide.errors import AccessDenied, Conflict, InvalidRequest, NotFound, SiteFileError
 from gridtide.model.actions import Launch, Plan
 from gridtide.model.ids import GroupName, QueueName, WorkerId
-from gridtide.model.reasons import Cause
+from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import Wishes
 from gridtide.model.workers import WorkerState
 from gridtide.pilot.protocol import Order
 from gridtide.queues.aliec2 import SpawnedQueue
-from gridtide.queues.fake import FakeJobState
+from gridtide.queues.fake import FakeJobState, QueueFault
 from gridtide.sim import virtual_time
 from tests.scenarios.harness import GROUP, QUEUE, SHAPE, Site, scenario
 from tests.scenarios.test_fatal_cases import HOUR, MINUTE, busy_site
@@ -354,6 +354,28 @@ async def test_workers_of_a_queue_that_is_their_groups_no_more_are_drained_by_it
         assert site.queues[0].count(FakeJobState.RUNNING) == 0
         await site.until(lambda: site.machines() == 0, within=HOUR)
         assert site.launches() == 3
+
+
+@scenario
+async def test_what_was_intended_for_another_queue_is_not_launched() -> None:
+    """Start: a worker is recorded and its cloud not called yet. Do: the controller is started anew, and its group has
+    another queue; the one before cannot be reached.
+
+    Expected: nothing is launched for it, and it is withdrawn when that queue answers.
+    """
+    async with Site(maximum=2, queues=2) as site:
+        await site.up()
+        launch = Launch(GROUP, site.cloud.name, SHAPE, None, site.generation, False, 1, Reason(Cause.DEMAND, "a job"))
+        await asyncio.sleep(5)
+        await site.controller.fleet.change(lambda _: site.controller.intents_of(launch))
+        await site.kill()
+        site._group = replace(site._group, queue=site.queues[1].name)
+        site.queue.faults.inject(QueueFault.RAISE, seconds=30 * MINUTE)
+        await site.up()
+        await asyncio.sleep(20 * MINUTE)
+        assert [worker.state for worker in site.workers] == [WorkerState.INTENDED]
+        await site.until(lambda: not site.workers, within=30 * MINUTE)
+        assert site.launches() == 0
 
 
 @scenario

@@ -30,7 +30,7 @@ from gridtide.errors import (
     StoreError,
     Throttled,
 )
-from gridtide.model.ids import GroupName, MachineId, WorkerId
+from gridtide.model.ids import MachineId, WorkerId
 from gridtide.model.reasons import Cause, Reason
 from gridtide.model.rules import GroupRules
 from gridtide.model.workers import Worker, WorkerState
@@ -58,7 +58,7 @@ class LaunchSettings:
     """What the hands need of the site beside the workers themselves."""
 
     render: Callable[[Worker, str], bytes]
-    group: Callable[[GroupName], GroupRules | None]
+    group: Callable[[Worker], GroupRules | None]
     launch_deadline: float
     call_deadline: float
 
@@ -216,7 +216,7 @@ class CloudHands:
             now = self._clock.now()
             changes: list[Change] = []
             for worker in [workers[each] for each in ids if each in workers]:
-                rules = self.settings.group(worker.group)
+                rules = self.settings.group(worker)
                 if worker.state is not WorkerState.INTENDED or rules is None:
                     continue
                 secret = self._make_secret()

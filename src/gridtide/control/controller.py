@@ -371,7 +371,7 @@ class Controller:
         }
         settings = LaunchSettings(
             assembly.render,
-            assembly.rules.groups.get,
+            assembly.rules.group_of,
             assembly.timing.launch_deadline,
             assembly.timing.call_deadline,
         )
